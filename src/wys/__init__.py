@@ -1,0 +1,81 @@
+"""wys: local image editing by text instructions, guided by relevance maps.
+
+The names below are loaded when they are first used: importing wys imports no model library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wys.diffusion.conditioning import Conditioning, Guidance
+    from wys.diffusion.editor import Editor
+    from wys.diffusion.loading import EditorOptions
+    from wys.diffusion.noise import NoisePrediction
+    from wys.diffusion.sampler import EditSettings
+    from wys.diffusion.settings import PAPER, EditorSettings
+    from wys.errors import WysError, WysWarning
+    from wys.image import Picture, read_image, read_mask, read_picture, write_image, write_picture
+    from wys.image_edit import EditStep, ImageEdit, edit_image, edit_steps, relevance_map
+    from wys.relevance import Box, Mask, RelevanceMap, RelevanceSettings, VerdictSettings
+
+_PLACES = {
+    "wys.diffusion.conditioning": ("Conditioning", "Guidance"),
+    "wys.diffusion.editor": ("Editor",),
+    "wys.diffusion.loading": ("EditorOptions",),
+    "wys.diffusion.noise": ("NoisePrediction",),
+    "wys.diffusion.sampler": ("EditSettings",),
+    "wys.diffusion.settings": ("PAPER", "EditorSettings"),
+    "wys.errors": ("WysError", "WysWarning"),
+    "wys.image": (
+        "Picture",
+        "read_image",
+        "read_mask",
+        "read_picture",
+        "write_image",
+        "write_picture",
+    ),
+    "wys.image_edit": ("EditStep", "ImageEdit", "edit_image", "edit_steps", "relevance_map"),
+    "wys.relevance": ("Box", "Mask", "RelevanceMap", "RelevanceSettings", "VerdictSettings"),
+}
+_HOME = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "PAPER",
+    "Box",
+    "Conditioning",
+    "EditSettings",
+    "EditStep",
+    "Editor",
+    "EditorOptions",
+    "EditorSettings",
+    "Guidance",
+    "ImageEdit",
+    "Mask",
+    "NoisePrediction",
+    "Picture",
+    "RelevanceMap",
+    "RelevanceSettings",
+    "VerdictSettings",
+    "WysError",
+    "WysWarning",
+    "edit_image",
+    "edit_steps",
+    "read_image",
+    "read_mask",
+    "read_picture",
+    "relevance_map",
+    "write_image",
+    "write_picture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'wys' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

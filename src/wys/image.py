@@ -1,0 +1,257 @@
+"""RGB images: reading, writing, resizing, pictures of masks and heat maps.
+
+An image is `Float[Tensor, "b 3 h w"]` (or without the batch axis), float32 in [0, 1], display
+encoded as in the file. Only `to_model` and `from_model` know the models' range [-1, 1].
+"""
+
+import io
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from wys.errors import WysError
+from wys.store import PathLike, write_atomically
+
+MAX_PIXELS = 100_000_000
+"""The largest image that is read unless the caller allows more: 100 megapixels."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file as it was: exact bytes, alpha and colour profile, upright (EXIF applied)."""
+
+    rgb: UInt8[Tensor, "3 h w"]
+    alpha: UInt8[Tensor, "1 h w"] | None = None
+    """Opacity, 255 opaque; None where the file has none."""
+    icc_profile: bytes | None = None
+    """The RGB colour profile of the values, None for plain sRGB."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.rgb.shape[-2], self.rgb.shape[-1]
+
+    def over_white(self) -> Float[Tensor, "3 h w"]:
+        """What a viewer sees on a white page, and what an editor is given."""
+        rgb = from_uint8(self.rgb)
+        if self.alpha is None:
+            return rgb
+        alpha = from_uint8(self.alpha)
+        return torch.where(alpha == 1, rgb, alpha * rgb + (1 - alpha))
+
+    def with_edit(self, image: Float[Tensor, "3 h w"], changed: Bool[Tensor, "1 h w"]) -> "Picture":
+        """This picture with `image` (as seen over white) where `changed`; other bytes are kept.
+
+        Alpha is kept: the stored colour is the one that, at that opacity over white, comes
+        closest to `image`.
+        """
+        colour = image.cpu().clamp(0, 1)
+        if self.alpha is not None:
+            alpha = from_uint8(self.alpha)
+            colour = ((colour - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)
+        rgb = torch.where(changed.cpu(), to_uint8(colour), self.rgb)
+        return Picture(rgb, self.alpha, self.icc_profile)
+
+
+def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads an image file: any mode that Pillow knows, 8 or 16 bit, turned upright.
+
+    Palettes, grey and CMYK become RGB (CMYK through its own profile where it has one), 16 bit
+    becomes 8. Of several frames the first is read.
+
+    Raises:
+        WysError: the file is missing, damaged, no image, or has more than `max_pixels`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # The size is judged below, by our own limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                if file.width * file.height > max_pixels:
+                    raise WysError(_too_large(path, f"{file.width} x {file.height}", max_pixels))
+                profile = file.info.get("icc_profile")
+                upright = ImageOps.exif_transpose(file)
+                rgba, profile = _as_rgb(upright, profile)
+    except Image.DecompressionBombError as error:
+        raise WysError(_too_large(path, "several hundred megapixels", max_pixels)) from error
+    except FileNotFoundError as error:
+        raise WysError(f"{path} does not exist.") from error
+    except UnidentifiedImageError as error:
+        raise WysError(f"{path} is not an image file that can be read.") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise WysError(f"cannot read the image {path}: {error}.") from error
+    values = torch.from_numpy(np.array(rgba)).permute(2, 0, 1).contiguous()
+    alpha = values[3:] if values.shape[0] == 4 else None
+    return Picture(values[:3].contiguous(), alpha, profile)
+
+
+def _too_large(path: PathLike, size: str, max_pixels: int) -> str:
+    return (
+        f"{path} is too large ({size} pixels, the limit is {max_pixels / 1e6:.0f} megapixels); "
+        "scale it down first."
+    )
+
+
+def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
+    """The image as 8-bit RGB or RGBA, and the profile that still describes its values."""
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values without a range")
+    if image.mode.startswith("I"):
+        # 16-bit grey: 65535 = 257 * 255.
+        grey = np.asarray(image).astype(np.float64) / 257
+        image, profile = Image.fromarray(np.uint8(np.clip(grey + 0.5, 0, 255)), "L"), None
+    if image.mode in ("CMYK", "LAB") and (profile or image.mode == "LAB"):
+        source = (
+            ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if profile
+            else ImageCms.createProfile("LAB")
+        )
+        try:
+            converted = ImageCms.profileToProfile(
+                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            )
+        except ImageCms.PyCMSError as error:
+            raise ValueError(f"its colour profile is damaged ({error})") from error
+        assert converted is not None
+        return converted, None
+    transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+    # Only an RGB profile still fits the values after the conversion to RGB.
+    keeps = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
+    return image.convert("RGBA" if transparent else "RGB"), profile if keeps else None
+
+
+def write_picture(path: PathLike, picture: Picture) -> None:
+    """Writes a PNG with alpha and colour profile, atomically."""
+    parts = [picture.rgb] if picture.alpha is None else [picture.rgb, picture.alpha]
+    values = torch.cat(parts).permute(1, 2, 0).contiguous().cpu().numpy()
+    with write_atomically(Path(path)) as temporary:
+        Image.fromarray(values).save(temporary, format="PNG", icc_profile=picture.icc_profile)
+
+
+def read_image(path: PathLike, max_pixels: int = MAX_PIXELS) -> Float[Tensor, "3 h w"]:
+    """Reads an image file as RGB in [0, 1], transparent parts over white; raises WysError."""
+    return read_picture(path, max_pixels).over_white()
+
+
+def write_image(path: PathLike, image: Float[Tensor, "3 h w"]) -> None:
+    """Writes an image (or the only image of a batch, or one channel as grey) as PNG, atomically."""
+    values = to_uint8(image.reshape(image.shape[-3:]))
+    values = values.expand(3, -1, -1) if values.shape[0] == 1 else values
+    write_picture(path, Picture(values))
+
+
+def read_mask(path: PathLike, max_pixels: int = MAX_PIXELS) -> Bool[Tensor, "1 h w"]:
+    """Reads a mask image: true where it is lighter than middle grey; raises WysError."""
+    return read_image(path, max_pixels).mean(dim=0, keepdim=True) >= 0.5
+
+
+def from_uint8(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """0..255 to [0, 1]."""
+    return values.to(torch.float32) / 255
+
+
+def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
+    """[0, 1] to 0..255, rounded; exact inverse of `from_uint8`. Values outside are clamped."""
+    return (values.detach().to(torch.float32) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_model(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """[0, 1] to the autoencoder's [-1, 1]."""
+    return 2 * image - 1
+
+
+def from_model(values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """The autoencoder's [-1, 1] to [0, 1], clamped."""
+    return ((values + 1) / 2).clamp(0, 1)
+
+
+def resize(image: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+    """Bicubic, antialiased, clamped to [0, 1]; the image itself where the size is the same."""
+    if image.shape[-2:] == tuple(size):
+        return image
+    batch = image.reshape(-1, *image.shape[-3:])
+    out = F.interpolate(batch, size=tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
+    return out.reshape(*image.shape[:-2], *size)
+
+
+# Dark violet, purple, red, orange, pale yellow: dark to light, readable in grey as well.
+_HEAT = (
+    (0.0, 0.0, 0.02),
+    (0.34, 0.06, 0.43),
+    (0.74, 0.21, 0.33),
+    (0.98, 0.56, 0.04),
+    (0.99, 1, 0.64),
+)
+
+
+def heat_map(values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """Colours for values in [0, 1]: dark violet over red to pale yellow."""
+    anchors = torch.tensor(_HEAT, dtype=values.dtype, device=values.device)
+    position = values.clamp(0, 1) * (len(_HEAT) - 1)
+    index = position.floor().clamp(max=len(_HEAT) - 2).long()
+    fraction = (position - index).movedim(-3, -1)
+    low, high = anchors[index.squeeze(-3)], anchors[index.squeeze(-3) + 1]
+    return torch.lerp(low, high, fraction).movedim(-1, -3)
+
+
+def overlay_heat(
+    image: Float[Tensor, "b 3 h w"], values: Float[Tensor, "b 1 h w"], opacity: float = 0.65
+) -> Float[Tensor, "b 3 h w"]:
+    """The heat map of values (any size, brought to the image's) over the image in grey."""
+    size = (image.shape[-2], image.shape[-1])
+    fine = F.interpolate(
+        values.reshape(-1, *values.shape[-3:]), size=size, mode="bilinear", align_corners=False
+    ).reshape(*values.shape[:-2], *size)
+    grey = image.mean(dim=-3, keepdim=True).expand_as(image)
+    return torch.lerp(grey, heat_map(fine), opacity)
+
+
+def draw_outline(
+    image: Float[Tensor, "b 3 h w"],
+    mask: Bool[Tensor, "b 1 h w"],
+    colour: tuple[float, float, float] = (1.0, 0.1, 0.6),
+) -> Float[Tensor, "b 3 h w"]:
+    """The image with the mask's inner border drawn, about 1/200 of the longer side thick."""
+    radius = max(1, round(max(image.shape[-2:]) / 200))
+    outside = (~mask).to(image.dtype).reshape(-1, *mask.shape[-3:])
+    near_outside = F.max_pool2d(outside, 2 * radius + 1, stride=1, padding=radius) > 0
+    border = mask & near_outside.reshape(mask.shape)
+    paint = torch.tensor(colour, dtype=image.dtype, device=image.device).reshape(3, 1, 1)
+    return torch.where(border, paint, image)
+
+
+def labelled_sheet(
+    rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]], height: int = 256, gap: int = 8
+) -> Float[Tensor, "3 H W"]:
+    """A white sheet of rows of labelled images, each image scaled to `height` pixels."""
+    font = ImageFont.load_default(size=14)
+    band = 22
+    cells = [
+        [(label, resize(image.cpu(), (height, _width(image, height)))) for label, image in row]
+        for row in rows
+    ]
+    width = max(sum(cell.shape[-1] + gap for _, cell in row) for row in cells) + gap
+    sheet = Image.new("RGB", (width, len(cells) * (height + band + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = gap
+    for row in cells:
+        left = gap
+        for label, cell in row:
+            draw.text((left, top), label, fill=(40, 40, 40), font=font)
+            pixels = to_uint8(cell).expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+            sheet.paste(Image.fromarray(pixels), (left, top + band))
+            left += cell.shape[-1] + gap
+        top += height + band + gap
+    return from_uint8(torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous())
+
+
+def _width(image: Tensor, height: int) -> int:
+    return max(1, round(image.shape[-1] * height / image.shape[-2]))

@@ -1,0 +1,147 @@
+"""Files that are whole or absent: atomic JSON and safetensors, strict on reading.
+
+Every write goes to a temporary file in the same folder that is renamed over the target once it is
+complete, so that a kill, a full disk or an exception never leaves half a file.
+"""
+
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from wys.errors import WysError
+
+PathLike = str | os.PathLike[str]
+
+
+@contextmanager
+def write_atomically(path: PathLike) -> Iterator[Path]:
+    """Yields a temporary path that becomes `path` on success and disappears on failure.
+
+    The folder is created where it is missing. The temporary path keeps the suffix of `path`.
+
+    Raises:
+        WysError: the folder cannot be made or written, or the disk is full.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        # mkstemp makes private files; a result is as readable as any file the user makes.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(
+            f"cannot write {path}: {reason}; choose another place or make room."
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: PathLike, value: Any) -> None:
+    """Writes a value as indented UTF-8 JSON, atomically. NaN and infinity are refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with write_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        WysError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WysError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise WysError(f"cannot read {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise WysError(f"{path} is not valid JSON: {error}.") from error
+
+
+def write_tensors(
+    path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes named tensors (from any device) and text metadata as safetensors, atomically."""
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with write_atomically(path) as temporary:
+        try:
+            safetensors.torch.save_file(whole, temporary, metadata=dict(metadata or {}))
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def read_tensors(path: PathLike) -> dict[str, Tensor]:
+    """Reads every tensor of a safetensors file, on the CPU.
+
+    Raises:
+        WysError: the file is missing, cut short or not safetensors.
+    """
+    read_header(path)
+    try:
+        return safetensors.torch.load_file(Path(path))
+    except (OSError, safetensors.SafetensorError) as error:
+        raise WysError(f"cannot read {path}: {error}.") from error
+
+
+def read_metadata(path: PathLike) -> dict[str, str]:
+    """The text metadata of a safetensors file; raises as `read_header` does."""
+    return dict(read_header(path).get("__metadata__", {}))
+
+
+def read_header(path: PathLike) -> dict[str, Any]:
+    """The header of a safetensors file: name -> {"dtype", "shape", "data_offsets"}.
+
+    The file's length is compared with what its header promises, so that a download that was cut
+    short is found before anything is loaded. (Format: 8 bytes of header length, JSON, data.)
+
+    Raises:
+        WysError: the file is missing, cut short or not safetensors.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            size = path.stat().st_size
+            if len(prefix) < 8:
+                raise WysError(f"{path} is cut short ({size} bytes); fetch or make it again.")
+            (length,) = struct.unpack("<Q", prefix)
+            if length > 100_000_000:
+                raise WysError(f"{path} is not a safetensors file.")
+            if 8 + length > size:
+                raise WysError(f"{path} is cut short ({size} bytes); fetch or make it again.")
+            header = json.loads(file.read(length))
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+    except FileNotFoundError as error:
+        raise WysError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise WysError(f"cannot read {path}: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise WysError(f"{path} is not a safetensors file.") from error
+    promised = 8 + length + max(ends, default=0)
+    if size != promised:
+        raise WysError(
+            f"{path} is cut short or damaged ({size} bytes where its header promises {promised}); "
+            "fetch or make it again."
+        )
+    return header

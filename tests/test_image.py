@@ -1,0 +1,196 @@
+"""Reading and writing images: every mode, exact bytes, one sentence for what cannot be read."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+
+from wys.errors import WysError
+from wys.image import (
+    Picture,
+    draw_outline,
+    from_model,
+    from_uint8,
+    heat_map,
+    labelled_sheet,
+    overlay_heat,
+    read_image,
+    read_mask,
+    read_picture,
+    resize,
+    to_model,
+    to_uint8,
+    write_image,
+    write_picture,
+)
+
+
+@pytest.fixture
+def rgb() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+
+
+def saved(path: Path, image: Image.Image, **options: object) -> torch.Tensor:
+    image.save(path, **options)
+    return to_uint8(read_image(path)).permute(1, 2, 0)
+
+
+def test_uint8_round_trip_is_exact() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(values)), values)
+    assert torch.allclose(from_model(to_model(from_uint8(values))), from_uint8(values), atol=1e-6)
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_png_round_trip_is_exact(tmp_path_factory: pytest.TempPathFactory, h: int, w: int) -> None:
+    path = tmp_path_factory.mktemp("png") / "x.png"
+    image = from_uint8(torch.randint(0, 256, (3, h, w), dtype=torch.uint8))
+    write_image(path, image)
+    assert torch.equal(read_image(path), image)
+
+
+def test_modes_are_read_as_pillow_shows_them(tmp_path: Path, rgb: np.ndarray) -> None:
+    image = Image.fromarray(rgb)
+    assert np.array_equal(saved(tmp_path / "a.png", image).numpy(), rgb)
+    palette = image.quantize(16)
+    expected = np.asarray(palette.convert("RGB"))
+    assert np.array_equal(saved(tmp_path / "p.png", palette).numpy(), expected)
+    grey = image.convert("L")
+    assert (saved(tmp_path / "l.png", grey).numpy() == np.asarray(grey)[..., None]).all()
+    one = image.convert("1")
+    assert (saved(tmp_path / "1.png", one).numpy() == 255 * np.asarray(one)[..., None]).all()
+    cmyk = Image.merge("CMYK", [Image.new("L", (4, 4), v) for v in (0, 255, 255, 0)])
+    red = saved(tmp_path / "c.jpg", cmyk, quality=100)[0, 0]
+    assert red[0] > 250
+    assert red[1:].max() < 5
+
+
+def test_16_bit_grey(tmp_path: Path) -> None:
+    values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    assert to_uint8(read_image(tmp_path / "x.png"))[:, 0].tolist() == [[0, 100, 255]] * 3
+
+
+def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise
+    turned = saved(tmp_path / "x.png", Image.fromarray(rgb), exif=exif)
+    assert np.array_equal(turned.numpy(), np.rot90(rgb, -1))
+
+
+def test_alpha_is_shown_over_white_and_kept(tmp_path: Path, rgb: np.ndarray) -> None:
+    alpha = np.linspace(0, 255, 12 * 17).reshape(12, 17, 1).astype(np.uint8)
+    Image.fromarray(np.concatenate([rgb, alpha], axis=2)).save(tmp_path / "x.png")
+    picture = read_picture(tmp_path / "x.png")
+    share = alpha / 255
+    over = share * rgb / 255 + (1 - share)
+    assert np.allclose(picture.over_white().permute(1, 2, 0).numpy(), over, atol=1e-6)
+
+    changed = torch.zeros(1, 12, 17, dtype=torch.bool)
+    changed[:, 8:, 5:] = True
+    write_picture(tmp_path / "y.png", picture.with_edit(torch.full((3, 12, 17), 0.9), changed))
+    back = read_picture(tmp_path / "y.png")
+    assert back.alpha is not None
+    assert picture.alpha is not None
+    assert torch.equal(back.alpha, picture.alpha)
+    assert torch.equal(back.rgb[:, ~changed[0]], picture.rgb[:, ~changed[0]])
+    # Where the picture is opaque enough, the edit looks over white as it was made.
+    assert (back.over_white()[:, changed[0]] - 0.9).abs().max() < 0.01
+
+
+def test_transparent_palette_and_grey(tmp_path: Path) -> None:
+    palette = Image.new("P", (2, 1))
+    palette.putpalette([255, 0, 0, 0, 0, 255])
+    palette.putpixel((1, 0), 1)
+    palette.save(tmp_path / "p.png", transparency=1)
+    assert to_uint8(read_image(tmp_path / "p.png"))[:, 0].T.tolist() == [[255, 0, 0], [255] * 3]
+    Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
+    assert to_uint8(read_image(tmp_path / "la.png"))[:, 0].T.tolist() == [[7] * 3, [255] * 3]
+
+
+def test_colour_profile_is_kept(tmp_path: Path, rgb: np.ndarray) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(rgb).save(tmp_path / "x.png", icc_profile=profile)
+    picture = read_picture(tmp_path / "x.png")
+    assert picture.icc_profile == profile
+    write_picture(tmp_path / "y.png", picture)
+    with Image.open(tmp_path / "y.png") as file:
+        assert file.info["icc_profile"] == profile
+    Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png", icc_profile=profile)
+    assert read_picture(tmp_path / "grey.png").icc_profile is None
+
+
+def test_bad_files_are_one_sentence(tmp_path: Path, rgb: np.ndarray) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(np.tile(rgb, (20, 20, 1))).save(stream, "PNG")
+    (tmp_path / "cut.png").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
+    (tmp_path / "text.png").write_text("not an image")
+    Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tiff")
+    for name, said in {
+        "cut.png": "cannot read the image",
+        "text.png": "is not an image file",
+        "absent.png": "does not exist",
+        "float.tiff": "floating-point",
+    }.items():
+        with pytest.raises(WysError, match=said) as caught:
+            read_image(tmp_path / name)
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("side", [12_000, 30_000])
+def test_huge_images_are_refused_before_they_are_decoded(tmp_path: Path, side: int) -> None:
+    Image.new("1", (side, 10)).save(tmp_path / "x.png")
+    data = bytearray((tmp_path / "x.png").read_bytes())
+    data[20:24] = side.to_bytes(4, "big")
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    (tmp_path / "x.png").write_bytes(bytes(data))
+    with pytest.raises(WysError, match="too large"):
+        read_image(tmp_path / "x.png")
+    with pytest.raises(WysError, match="limit is 0 megapixels"):
+        Image.new("RGB", (20, 20)).save(tmp_path / "y.png")
+        read_image(tmp_path / "y.png", max_pixels=399)
+
+
+def test_masks_are_light_where_true(tmp_path: Path) -> None:
+    write_image(tmp_path / "m.png", torch.tensor([[[0.0, 1.0, 0.4, 0.6]]]))
+    assert read_mask(tmp_path / "m.png").tolist() == [[[False, True, False, True]]]
+
+
+def test_resize() -> None:
+    image = torch.rand(2, 3, 8, 8)
+    assert resize(image, (8, 8)) is image
+    assert resize(image, (4, 12)).shape == (2, 3, 4, 12)
+    flat = torch.full((3, 9, 7), 0.25)
+    assert torch.allclose(resize(flat, (20, 3)), torch.full((3, 20, 3), 0.25))
+
+
+def test_heat_map_goes_from_dark_to_light() -> None:
+    colours = heat_map(torch.linspace(0, 1, 50).reshape(1, 1, 1, 50))[0, :, 0]
+    light = (colours * torch.tensor([0.3, 0.6, 0.1])[:, None]).sum(dim=0)
+    assert (light.diff() > 0).all()
+    assert colours.min() >= 0
+    assert colours.max() <= 1
+
+
+def test_pictures_of_masks() -> None:
+    image = torch.rand(1, 3, 20, 30)
+    mask = torch.zeros(1, 1, 20, 30, dtype=torch.bool)
+    mask[..., 5:15, 5:15] = True
+    drawn = draw_outline(image, mask)
+    changed = (drawn != image).any(dim=1, keepdim=True)
+    assert changed[..., 5, 5:15].all()
+    assert not changed[..., 7:13, 7:13].any()
+    assert not changed[~mask].any()
+    assert overlay_heat(image, torch.rand(1, 1, 5, 7)).shape == image.shape
+    sheet = labelled_sheet([[("one", image[0]), ("two", mask[0].float())], [("three", image[0])]])
+    assert sheet.shape[0] == 3
+    assert sheet.max() == 1
+    assert isinstance(Picture(to_uint8(sheet)).size, tuple)

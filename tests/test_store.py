@@ -1,0 +1,83 @@
+"""Files are whole or absent."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from wys.errors import WysError
+from wys.store import (
+    read_header,
+    read_json,
+    read_metadata,
+    read_tensors,
+    write_atomically,
+    write_json,
+    write_tensors,
+)
+
+
+def test_round_trips(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(6).reshape(2, 3), "b": torch.rand(3).half()}
+    write_tensors(tmp_path / "new" / "t.safetensors", tensors, {"made": "here"})
+    back = read_tensors(tmp_path / "new" / "t.safetensors")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[k], tensors[k]) for k in tensors)
+    assert read_metadata(tmp_path / "new" / "t.safetensors") == {"made": "here"}
+    write_json(tmp_path / "j.json", {"größe": [1, 2.5, None]})
+    assert read_json(tmp_path / "j.json") == {"größe": [1, 2.5, None]}
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "j.json"}
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "x.json"
+    write_json(target, 1)
+    with pytest.raises(RuntimeError), write_atomically(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert read_json(target) == 1
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(WysError, match="No space left"), write_atomically(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WysError, match=r"cannot write .*file"):
+        write_json(tmp_path / "file" / "x.json", 1)
+
+
+def test_json_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(WysError, match=r"bad\.json is not valid JSON"):
+        read_json(tmp_path / "bad.json")
+    with pytest.raises(WysError, match="does not exist"):
+        read_json(tmp_path / "absent.json")
+    with pytest.raises(WysError, match="cannot read"):
+        read_json(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 30, -1])
+def test_a_cut_tensor_file_is_named(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "cut.safetensors"
+    write_tensors(path, {"a": torch.rand(10)})
+    path.write_bytes(path.read_bytes()[:kept])
+    for read in (read_header, read_tensors, read_metadata):
+        with pytest.raises(WysError, match=r"cut\.safetensors is cut short"):
+            read(path)
+
+
+def test_other_files_are_no_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "text.safetensors"
+    for content in (b"just some text, longer than eight bytes", b"\x02" + b"\0" * 7 + b"[]"):
+        path.write_bytes(content)
+        with pytest.raises(WysError, match=r"text\.safetensors is not a safetensors file"):
+            read_tensors(path)
+    with pytest.raises(WysError, match="does not exist"):
+        read_tensors(tmp_path / "absent.safetensors")
