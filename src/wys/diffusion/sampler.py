@@ -1,0 +1,86 @@
+"""Masked denoising: the edit happens inside the mask, the background follows the input's noise.
+
+(Mirzaei et al., arXiv 2308.08947, section 4.2, with the background at the level just reached.)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wys.diffusion.conditioning import Conditioning, Guidance
+from wys.diffusion.schedule import pairs
+from wys.errors import WysError
+
+if TYPE_CHECKING:
+    from wys.diffusion.editor import Editor
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How an image is denoised. The defaults are the preset `paper`."""
+
+    guidance: Guidance = field(default_factory=Guidance)
+    """How far to follow the instruction and the image."""
+    steps: int = 20
+    """DDIM steps."""
+    start: float = 1.0
+    """The noise level to start from, as a fraction of the diffusion's length: 1 is a full edit,
+    less stays closer to the input's layout."""
+    blend: Literal["reached", "published"] = "reached"
+    """Noise level of the background after a step: the one reached, or, as in the published program,
+    the one just left (one step too noisy; for comparison)."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise WysError(f"an edit needs at least 1 step, not {self.steps}.")
+        if not 0 < self.start <= 1:
+            raise WysError(
+                f"the start of an edit is a fraction above 0, up to 1, not {self.start}."
+            )
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """The state after one step of denoising."""
+
+    index: int
+    """1 for the first step, `count` for the last."""
+    count: int
+    timestep: int | None
+    """The level just reached, None for clean."""
+    latents: Float[Tensor, "b c h w"]
+
+
+def denoise(
+    editor: "Editor",
+    conditioning: Conditioning,
+    mask: Bool[Tensor, "b 1 h w"],
+    noise: Float[Tensor, "b c h w"],
+    settings: EditSettings,
+    start: Float[Tensor, "b c h w"] | None = None,
+) -> Iterator[DenoisingStep]:
+    """Denoises `start` noised to the first level, following the input outside the mask.
+
+    Args:
+        mask: where to edit, at latent size; true everywhere is plain InstructPix2Pix.
+        noise: one sample a item, used for the start and for every background.
+        start: the clean latent that the edit starts from, scaled; None takes the input's, z0.
+
+    Yields:
+        the state after each step; the last one's latents are clean.
+    """
+    schedule = editor.schedule
+    steps = pairs(schedule.timesteps(settings.steps, settings.start))
+    noise = noise.to(conditioning.z0)
+    z = schedule.add_noise(conditioning.z0 if start is None else start, noise, steps[0][0])
+    for index, (t, t_prev) in enumerate(steps, start=1):
+        prediction = editor.predict(z, t, conditioning, settings.guidance.branches)
+        z = schedule.step(z, prediction.guided(settings.guidance), t, t_prev)
+        level = t_prev if settings.blend == "reached" else t
+        background = schedule.add_noise(conditioning.z0, noise, level)
+        z = torch.where(mask, z, background)
+        yield DenoisingStep(index, len(steps), t_prev, z)

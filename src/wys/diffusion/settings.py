@@ -1,0 +1,83 @@
+"""The settings that belong to a checkpoint: its `wys.json`, or the preset `paper` without one."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from wys.diffusion.sampler import EditSettings
+from wys.errors import WysError
+from wys.relevance import RelevanceSettings
+from wys.store import read_json
+
+
+@dataclass(frozen=True)
+class EditorSettings:
+    """What works best with one checkpoint. The defaults are the preset `paper`."""
+
+    relevance: RelevanceSettings = field(default_factory=RelevanceSettings)
+    """How its relevance maps are made."""
+    edit: EditSettings = field(default_factory=EditSettings)
+    """How its edits are made."""
+    size: int | None = None
+    """The longer side of the images it works on, in pixels; None: the size its network names."""
+
+
+PAPER = EditorSettings()
+"""The paper's settings, for any checkpoint that brings none of its own."""
+
+
+def read_settings(path: Path) -> EditorSettings:
+    """Reads `wys.json`: {"version": 1, "relevance": {...}, "edit": {...}, "size": ...}.
+
+    What is left out has the value of the preset `paper`.
+
+    Raises:
+        WysError: the file is damaged, of another version, or holds an unknown or ill-typed entry.
+    """
+    values = read_json(path)
+    if not isinstance(values, dict) or values.get("version") != 1:
+        raise WysError(f'{path} is not a wys settings file: it needs "version": 1.')
+    rest = {name: value for name, value in values.items() if name != "version"}
+    return typing.cast(EditorSettings, _parse(EditorSettings, rest, f"{path}"))
+
+
+def settings_as_json(settings: EditorSettings) -> dict[str, Any]:
+    """The content of a `wys.json` that `read_settings` reads back as these settings."""
+    return {"version": 1, **dataclasses.asdict(settings)}
+
+
+def _parse(kind: Any, value: Any, place: str) -> Any:
+    """A JSON value as the type that a settings field declares; WysError where it does not fit."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise WysError(f"{place} must be an object of named settings, not {value!r}.")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
+            raise WysError(f"{place} has no setting {unknown[0]!r}; it has {', '.join(hints)}.")
+        entries = {k: _parse(hints[k], v, f"{place}, {k}") for k, v in value.items()}
+        try:
+            return kind(**entries)
+        except WysError as error:
+            raise WysError(f"{place}: {error}") from error
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and value in arguments:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for choice in arguments:
+            try:
+                return _parse(choice, value, place)
+            except WysError:
+                continue
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(_parse(arguments[0], entry, place) for entry in value)
+    elif kind is type(None) and value is None:
+        return None
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise WysError(f"{place} does not take the value {value!r}.")

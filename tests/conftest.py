@@ -1,0 +1,169 @@
+"""Tiny InstructPix2Pix pipelines with random weights, for every test that needs an editor."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from wys.diffusion.editor import Editor
+
+WORDS = [
+    "make",
+    "the",
+    "ball",
+    "red",
+    "blue",
+    "remove",
+    "it",
+    "turn",
+    "a",
+    "cube",
+    "green",
+    "into",
+    "sphere",
+    "paint",
+    "metal",
+]
+
+
+def _tiny_tokenizer(length: int = 16) -> CLIPTokenizer:
+    """A CLIP tokenizer over letters and a few whole words, built without any file."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        left = f"{word[0]}" if len(word) > 1 else f"{word}</w>"
+        for position in range(1, len(word)):
+            right = word[position] + ("</w>" if position == len(word) - 1 else "")
+            if (left, right) not in merges:
+                merges.append((left, right))
+            left += right
+            if left not in tokens:
+                tokens.append(left)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=length)
+
+
+def _tiny_pipeline(
+    prediction: str = "epsilon", seed: int = 0, in_channels: int = 8
+) -> StableDiffusionInstructPix2PixPipeline:
+    """A pipeline laid out as Stable Diffusion, for 32 x 32 pixels: 4 latent channels, f = 4."""
+    torch.manual_seed(seed)
+    tokenizer = _tiny_tokenizer()
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=16,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(8, 8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=32,
+        scaling_factor=0.7,
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        norm_num_groups=4,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type=prediction,
+    )
+    pipeline = StableDiffusionInstructPix2PixPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Callable[..., CLIPTokenizer]:
+    """Makes a tokenizer of its own for a test: `tiny_tokenizer(length=16)`."""
+    return _tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline() -> Callable[..., StableDiffusionInstructPix2PixPipeline]:
+    """Makes a pipeline of its own for a test: `tiny_pipeline(prediction="epsilon", seed=0)`."""
+    return _tiny_pipeline
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> StableDiffusionInstructPix2PixPipeline:
+    """A tiny pipeline that predicts noise. Tests must not change it."""
+    return _tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def v_pipeline() -> StableDiffusionInstructPix2PixPipeline:
+    """A tiny pipeline that predicts v. Tests must not change it."""
+    return _tiny_pipeline("v_prediction")
+
+
+@pytest.fixture(scope="session")
+def editor(pipeline: StableDiffusionInstructPix2PixPipeline) -> Editor:
+    """An editor around the tiny pipeline."""
+    return Editor.from_pipeline(pipeline)
+
+
+@pytest.fixture(scope="session")
+def editor_directory(
+    pipeline: StableDiffusionInstructPix2PixPipeline, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The tiny pipeline saved as an ordinary directory. Tests must not change it."""
+    directory = tmp_path_factory.mktemp("editor")
+    pipeline.save_pretrained(directory, safe_serialization=True)
+    return directory
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    """Three different images of 48 x 32 pixels."""
+    rows, columns = torch.meshgrid(
+        torch.linspace(0, 1, 48), torch.linspace(0, 1, 32), indexing="ij"
+    )
+    ramp = torch.stack([rows, columns, 1 - rows])
+    noise = torch.rand(3, 48, 32, generator=torch.Generator().manual_seed(1))
+    disc = ((rows - 0.5) ** 2 + (columns - 0.3) ** 2 < 0.04).float().expand(3, -1, -1)
+    return torch.stack([ramp, (ramp + noise) / 2, 0.2 + 0.6 * disc])

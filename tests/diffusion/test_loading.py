@@ -1,0 +1,180 @@
+"""Loading editors from directories and files; what is no editor is refused in one sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+from safetensors.torch import save_file
+
+import wys
+from wys.diffusion import loading
+from wys.diffusion.editor import Editor
+from wys.errors import WysError
+from wys.store import write_json, write_tensors
+
+
+@pytest.fixture
+def broken(editor_directory: Path, tmp_path: Path) -> Path:
+    """A copy of a good editor, to be broken."""
+    return Path(shutil.copytree(editor_directory, tmp_path / "broken"))
+
+
+def refused(name: object, **options: object) -> str:
+    with pytest.raises(WysError) as caught:
+        Editor.load(str(name), **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_a_directory_loads_as_it_was_saved(
+    editor_directory: Path, editor: Editor, images: torch.Tensor
+) -> None:
+    loaded = Editor.load(str(editor_directory))
+    assert loaded.settings == wys.PAPER
+    assert loaded.native_size == 32
+    assert loaded.latent_factor == 4
+    one = wys.relevance_map(editor, images, "make the ball red")
+    two = wys.relevance_map(loaded, images, "make the ball red")
+    assert torch.allclose(one.raw, two.raw, atol=1e-6)
+
+
+def test_settings_and_head_are_read_from_the_directory(broken: Path) -> None:
+    write_json(broken / "wys.json", {"version": 1, "size": 48, "edit": {"steps": 3}})
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    write_tensors(broken / "relevance_head.safetensors", head)
+    loaded = Editor.load(str(broken))
+    assert loaded.native_size == 48
+    assert loaded.settings.edit.steps == 3
+    assert loaded.head is not None
+    write_tensors(broken / "relevance_head.safetensors", {"weight": torch.zeros(1, 2, 3, 3)})
+    assert "relevance head" in refused(broken)
+
+
+def test_numbers_and_memory_options(editor_directory: Path, images: torch.Tensor) -> None:
+    options = {"vae_tiling": True, "vae_slicing": True, "attention_slicing": True, "max_batch": 1}
+    loaded = Editor.load(str(editor_directory), dtype="bf16", **options)
+    assert loaded.unet.dtype == torch.bfloat16
+    edit = wys.edit_image(loaded, images, "make it red", wys.EditSettings(steps=1), force=True)
+    assert edit.image.dtype == torch.float32
+    assert Editor.load(str(editor_directory)).unet.dtype == torch.float32
+
+
+def test_refusals_of_options(editor_directory: Path) -> None:
+    assert "offloading" in refused(editor_directory, offload="model")
+    assert "device warp" in refused(editor_directory, device="warp")
+    assert "dtype int8" in refused(editor_directory, dtype="int8")
+    assert "has no option speed" in refused(editor_directory, speed=3)
+    assert "max_batch" in refused(editor_directory, max_batch=0)
+    if not torch.cuda.is_available():
+        assert "no device cuda" in refused(editor_directory, device="cuda")
+
+
+def test_missing_editors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "there is no editor nowhere" in refused("nowhere")
+    assert "no model_index.json" in refused(tmp_path)
+    assert "does not exist" in refused(tmp_path / "absent.safetensors")
+    monkeypatch.setattr(loading.importlib.resources, "files", lambda _: tmp_path)
+    assert "built-in editor's weights are not part" in refused("builtin")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "model_index.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "scheduler/scheduler_config.json",
+        "tokenizer/tokenizer.json",
+    ],
+)
+def test_a_missing_file_is_named(broken: Path, part: str) -> None:
+    (broken / part).unlink()
+    message = refused(broken)
+    assert part.split("/")[0] in message
+    assert Path(part).suffix in message
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_file_cut_short_is_named(broken: Path, part: str) -> None:
+    (file,) = (broken / part).glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert f"{file} is cut short" in refused(broken)
+
+
+def test_damaged_configuration(broken: Path) -> None:
+    (broken / "unet" / "config.json").write_text("{")
+    assert "cannot load the editor" in refused(broken)
+
+
+def test_a_missing_variant(broken: Path) -> None:
+    assert "unet/*.fp16*.safetensors" in refused(broken, variant="fp16")
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_do_not_fit(broken: Path, part: str) -> None:
+    (file,) = (broken / part).glob("*.safetensors")
+    write_tensors(file, {"other": torch.zeros(1)})
+    assert str(broken) in refused(broken)
+
+
+def test_other_pipelines_are_refused(broken: Path) -> None:
+    index = json.loads((broken / "model_index.json").read_text())
+    for kind in ("StableDiffusionXLInstructPix2PixPipeline", "FluxKontextPipeline"):
+        write_json(broken / "model_index.json", {**index, "_class_name": kind})
+        assert f"is {kind}, which is not supported" in refused(broken)
+
+
+def test_a_network_without_image_channels_is_refused(
+    tiny_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    tiny_pipeline(in_channels=4).save_pretrained(tmp_path, safe_serialization=True)
+    assert "takes 4 input channels" in refused(tmp_path)
+
+
+def test_an_empty_tokenizer_is_refused(
+    tiny_pipeline: Callable[..., Any], tiny_tokenizer: Callable[..., Any], broken: Path
+) -> None:
+    shutil.rmtree(broken / "tokenizer")
+    (broken / "tokenizer").mkdir()
+    (broken / "tokenizer" / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1}')
+    (broken / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    assert str(broken) in refused(broken)
+    pipeline = tiny_pipeline()
+    pipeline.tokenizer = type(tiny_tokenizer())()
+    with pytest.raises(WysError, match="empty tokenizer"):
+        Editor.from_pipeline(pipeline)
+
+
+def test_single_files(tmp_path: Path) -> None:
+    first = "model.diffusion_model.input_blocks.0.0.weight"
+    for name in ("model.ckpt", "model.bin"):
+        (tmp_path / name).write_bytes(b"pickle")
+        assert "not a .safetensors file" in refused(tmp_path / name)
+    path = tmp_path / "model.safetensors"
+    save_file({"conditioner.embedders.0.x": torch.zeros(1)}, path)
+    assert "Stable Diffusion XL" in refused(path)
+    save_file({"x": torch.zeros(1)}, path)
+    assert "no Stable Diffusion checkpoint" in refused(path)
+    save_file({first: torch.zeros(320, 4, 3, 3)}, path)
+    assert "takes 4 input channels" in refused(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "cut short" in refused(path)
+
+
+def test_live_pipelines(
+    tiny_pipeline: Callable[..., Any], pipeline: StableDiffusionInstructPix2PixPipeline
+) -> None:
+    with pytest.raises(WysError, match="str is not supported"):
+        Editor.from_pipeline("pipeline")  # type: ignore[arg-type]
+    other = tiny_pipeline(in_channels=4)
+    with pytest.raises(WysError, match="4 input channels"):
+        Editor.from_pipeline(other)
+    assert Editor.from_pipeline(pipeline).name == "the pipeline"

@@ -1,0 +1,131 @@
+"""The explicit DDIM step and its timesteps, against diffusers' scheduler."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+
+from wys.diffusion.schedule import Schedule, levels, pairs
+from wys.errors import WysError
+
+STABLE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def schedule(**changes: object) -> Schedule:
+    return Schedule.from_config(DDIMScheduler(**{**STABLE, **changes}).config)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [1, 3, 20, 30, 1000])
+def test_full_timesteps_are_diffusers(spacing: str, steps: int) -> None:
+    theirs = DDIMScheduler(**STABLE, timestep_spacing=spacing)
+    theirs.set_timesteps(steps)
+    ours = schedule(timestep_spacing=spacing)
+    assert ours.timesteps(steps) == theirs.timesteps.tolist()
+    assert pairs(ours.timesteps(steps))[-1][1] is None
+
+
+def test_twenty_steps_start_at_951() -> None:
+    assert schedule().timesteps(20)[0] == 951
+
+
+@pytest.mark.parametrize("start", [0.02, 0.5, 0.8, 0.999])
+def test_partial_timesteps_begin_where_asked_and_fall(start: float) -> None:
+    ours = schedule()
+    for steps in (1, 7, 20, 600):
+        times = ours.timesteps(steps, start)
+        assert times[0] == ours.timestep(start)
+        assert all(a > b for a, b in pairwise(times))
+        assert min(times) >= 0
+        assert len(times) == min(steps, times[0])
+    assert levels(ours, (0.8, 1.0)).tolist() == [800, 999]
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("to_one", [False, True])
+def test_a_step_is_diffusers_step(prediction: str, clip: bool, to_one: bool) -> None:
+    changes = {"prediction_type": prediction, "clip_sample": clip, "set_alpha_to_one": to_one}
+    theirs = DDIMScheduler(**{**STABLE, **changes})
+    ours = schedule(**changes)
+    theirs.set_timesteps(20)
+    generator = torch.Generator().manual_seed(0)
+    z, output = torch.randn(2, 2, 4, 8, 8, generator=generator)
+    for t, t_prev in pairs(ours.timesteps(20)):
+        expected = theirs.step(output, t, z, eta=0).prev_sample
+        if clip and prediction != "epsilon":
+            # diffusers derives the noise from the clean latent before it is clipped; so do we.
+            assert ours.clip == 1.0
+        actual = ours.step(z, ours.to_noise(output, z, t), t, t_prev)
+        # Recovering a clean latent from noise at high t costs digits of float32.
+        assert torch.allclose(actual, expected, atol=1e-4)
+
+
+def test_v_and_clean_predictions_stand_for_the_same_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z0, noise = torch.randn(2, 3, 4, 8, 8, generator=generator)
+    t = torch.tensor([20, 500, 980])
+    for prediction in ("epsilon", "v_prediction", "sample"):
+        ours = schedule(prediction_type=prediction)
+        a = ours.level(t, z0)
+        z = ours.add_noise(z0, noise, t)
+        v = a.sqrt() * noise - (1 - a).sqrt() * z0
+        output = {"epsilon": noise, "v_prediction": v, "sample": z0}[prediction]
+        assert torch.allclose(ours.to_noise(output, z, t), noise, atol=1e-4)
+        single = ours.to_noise(output[1:2], z[1:2], 500)
+        assert torch.allclose(single, noise[1:2], atol=1e-5)
+
+
+def test_noising_matches_diffusers_and_ends_clean() -> None:
+    ours, theirs = schedule(), DDIMScheduler(**STABLE)
+    z0, noise = torch.randn(2, 3, 4, 8, 8)
+    t = torch.tensor([1, 400, 999])
+    assert torch.allclose(ours.add_noise(z0, noise, t), theirs.add_noise(z0, noise, t), atol=1e-6)
+    assert ours.add_noise(z0, noise, None) is z0
+
+
+def test_zero_terminal_snr_stays_finite() -> None:
+    ours = schedule(
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
+    z, v = torch.randn(2, 1, 4, 8, 8)
+    t = ours.timesteps(10)[0]
+    assert t == 999
+    stepped = ours.step(z, ours.to_noise(v, z, t), t, None)
+    # At abar = 0 the clean latent is -v.
+    assert torch.allclose(stepped, -v, atol=0.01)
+
+
+def test_any_discrete_solver_gives_its_schedule() -> None:
+    betas = {k: STABLE[k] for k in ("beta_start", "beta_end", "beta_schedule", "steps_offset")}
+    ours = Schedule.from_config(EulerAncestralDiscreteScheduler(**betas).config)
+    assert ours.clip is None
+    assert ours.timesteps(20)[0] == 951
+    assert torch.allclose(ours.abar, schedule().abar)
+
+
+def test_other_schedules_are_refused() -> None:
+    with pytest.raises(WysError, match="FlowMatchEulerDiscreteScheduler"):
+        Schedule.from_config(
+            {
+                **FlowMatchEulerDiscreteScheduler().config,
+                "_class_name": "FlowMatchEulerDiscreteScheduler",
+            }
+        )
+    with pytest.raises(WysError, match="prediction type"):
+        Schedule.from_config({**STABLE, "prediction_type": "flow"})
