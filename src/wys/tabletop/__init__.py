@@ -1,0 +1,1 @@
+"""A procedural table-top world whose every edit has an exact truth."""
