@@ -1,0 +1,1 @@
+"""How good an editor is, measured against a world whose truth is exact."""

@@ -1,0 +1,131 @@
+"""Measures of masks, relevance maps and edited images, all per case and batched.
+
+Symbols: `b` cases, images RGB in [0, 1], `exact` the mask of the pixels that the true edit changes.
+What is undefined for a case (nothing to find, nothing to compare) is NaN, and `mean` leaves it out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+PSNR_CAP = 99.0
+"""Equal images have an infinite PSNR; tables show this many dB instead."""
+
+
+def mean(values: Float[Tensor, " b"]) -> float | None:
+    """Mean of the values that are not NaN; None where there is none."""
+    kept = values[~values.isnan()]
+    return float(kept.mean()) if len(kept) else None
+
+
+def iou(predicted: Bool[Tensor, "b h w"], exact: Bool[Tensor, "b h w"]) -> Float[Tensor, " b"]:
+    """Intersection over union per case; two empty masks agree, so they count 1."""
+    intersection = (predicted & exact).flatten(1).sum(1).double()
+    union = (predicted | exact).flatten(1).sum(1).double()
+    return torch.where(union > 0, intersection / union.clamp(min=1), 1.0)
+
+
+def average_precision(
+    values: Float[Tensor, "b h w"], exact: Bool[Tensor, "b h w"]
+) -> Float[Tensor, " b"]:
+    """Average precision of `values` as a score for `exact`: sum over n of (R_n - R_n-1) P_n.
+
+    n runs over the distinct values from high to low, so equal values share one threshold and the
+    order of the pixels does not matter. NaN where `exact` is empty.
+    """
+    score, order = values.flatten(1).double().sort(dim=1, descending=True, stable=True)
+    hit = exact.flatten(1).gather(1, order).double()
+    hits = hit.cumsum(1)
+    count = torch.arange(1, score.shape[1] + 1, device=score.device, dtype=torch.float64)
+    # A threshold lies only behind the last of several equal scores: precision is read there.
+    last = torch.ones_like(score, dtype=torch.bool)
+    last[:, :-1] = score[:, :-1] != score[:, 1:]
+    position = torch.arange(score.shape[1], device=score.device).expand_as(score)
+    end = torch.where(last, position, score.shape[1])
+    end = end.flip(1).cummin(1).values.flip(1)
+    precision = (hits / count).gather(1, end)
+    total = hits[:, -1]
+    return torch.where(total > 0, (hit * precision).sum(1) / total.clamp(min=1), torch.nan)
+
+
+@dataclass(frozen=True)
+class Grounding:
+    """Whether a relevance map points at the named object."""
+
+    hit: Float[Tensor, " b"]
+    """1 where the named object has the highest mean relevance of all objects, else 0; NaN where
+    no object is named or it is not visible."""
+    chance: Float[Tensor, " b"]
+    """1 / number of visible objects; NaN where `hit` is."""
+
+
+def grounding(
+    values: Float[Tensor, "b h w"],
+    object_ids: Int[Tensor, "b h w"],
+    target: Int[Tensor, " b"],
+) -> Grounding:
+    """Does the named object's silhouette have the highest mean relevance of all objects?
+
+    `object_ids` is 0 where there is no object, `target` the named object's id or 0 for a global
+    edit. The named object must be strictly ahead: a constant map points at nothing.
+    """
+    count = max(int(object_ids.max()), int(target.max()), 1)
+    ids = torch.arange(1, count + 1, device=values.device)
+    inside = (object_ids[:, None] == ids[:, None, None]).flatten(2)  # b objects pixels
+    area = inside.sum(2)
+    average = (inside * values.double().flatten(1)[:, None]).sum(2) / area.clamp(min=1)
+    average = average.masked_fill(area == 0, -torch.inf)
+
+    index = (target.clamp(min=1) - 1)[:, None]
+    own = average.gather(1, index)
+    rival = average.scatter(1, index, -torch.inf).max(1, keepdim=True).values
+    defined = (target > 0) & (area.gather(1, index)[:, 0] > 0)
+    hit = (own > rival)[:, 0].double()
+    chance = 1 / (area > 0).sum(1).clamp(min=1).double()
+    return Grounding(
+        hit=torch.where(defined, hit, torch.nan), chance=torch.where(defined, chance, torch.nan)
+    )
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Squared error per case over a region: sums, so that cases can be pooled."""
+
+    total: Float[Tensor, " b"]
+    """Sum of squared differences over the region's pixels and channels, on the [0, 1] scale."""
+    count: Float[Tensor, " b"]
+    """Number of values summed (pixels x channels)."""
+
+    def psnr(self, chosen: Bool[Tensor, " b"] | None = None) -> float | None:
+        """PSNR in dB of the pooled error of the chosen cases, at most 99; None if no pixel."""
+        keep = torch.ones_like(self.total, dtype=torch.bool) if chosen is None else chosen
+        total, count = float(self.total[keep].sum()), float(self.count[keep].sum())
+        if count == 0:
+            return None
+        return min(PSNR_CAP, -10 * math.log10(total / count)) if total > 0 else PSNR_CAP
+
+
+def squared_error(
+    image: Float[Tensor, "b 3 h w"],
+    truth: Float[Tensor, "b 3 h w"],
+    region: Bool[Tensor, "b h w"],
+) -> SquaredError:
+    """Squared error of `image` against `truth` inside `region`."""
+    squared = (image.double() - truth.double()).square() * region[:, None]
+    return SquaredError(squared.flatten(1).sum(1), region.flatten(1).sum(1).double() * 3)
+
+
+def largest_difference(
+    image: Float[Tensor, "b 3 h w"],
+    other: Float[Tensor, "b 3 h w"],
+    region: Bool[Tensor, "b h w"],
+) -> Int[Tensor, " b"]:
+    """Largest absolute difference inside `region` between the 8-bit files of two images."""
+    bytes_of = [x.mul(255).round().clamp(0, 255) for x in (image, other)]
+    difference = (bytes_of[0] - bytes_of[1]).abs() * region[:, None]
+    return difference.flatten(1).max(1).values.long()

@@ -1,0 +1,65 @@
+"""The rows of a bench as a table for the terminal, and as Markdown for a document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+Row = Mapping[str, Any]
+"""One measurement: names such as "method" and "kind", numbers, None where undefined."""
+
+IMAGE_COLUMNS = {
+    "method": "method",
+    "kind": "edit",
+    "cases": "cases",
+    "iou": "mask IoU",
+    "ap": "AP",
+    "grounding": "grounding",
+    "chance": "chance",
+    "psnr_inside": "PSNR inside (dB)",
+    "psnr_outside": "PSNR outside (dB)",
+    "max_outside": "largest change outside",
+    "seconds": "s / edit",
+}
+SPEED_COLUMNS = {
+    "name": "task",
+    "seconds": "seconds",
+    "ratio_to_diffusers": "times diffusers",
+    "ratio_to_published": "times published",
+    "peak_mb": "peak MB",
+}
+_DIGITS = {"psnr_inside": 1, "psnr_outside": 1, "peak_mb": 0}
+
+
+def columns_of(rows: Sequence[Row]) -> dict[str, str]:
+    """Key -> heading of the columns that the rows have, in the order of the tables."""
+    known = IMAGE_COLUMNS if any("method" in row for row in rows) else SPEED_COLUMNS
+    return {key: title for key, title in known.items() if any(key in row for row in rows)}
+
+
+def cell(key: str, value: Any) -> str:
+    """A value as text; undefined values are a dash."""
+    if value is None:
+        return "–"
+    return f"{value:.{_DIGITS.get(key, 2)}f}" if isinstance(value, float) else str(value)
+
+
+def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
+    """The rows as a table for a terminal."""
+    table = Table(title=title)
+    for key, heading in columns_of(rows).items():
+        table.add_column(heading, justify="left" if key in ("method", "kind", "name") else "right")
+    for row in rows:
+        table.add_row(*(cell(key, row.get(key)) for key in columns_of(rows)))
+    return table
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table; numbers are aligned to the right."""
+    columns = columns_of(rows)
+    rule = ["---" if key in ("method", "kind", "name") else "---:" for key in columns]
+    lines = [list(columns.values()), rule]
+    lines += [[cell(key, row.get(key)) for key in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

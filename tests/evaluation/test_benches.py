@@ -1,0 +1,232 @@
+"""The benches on a few small cases, with a tiny random editor."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+
+from wys.apps import cli
+from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
+from wys.diffusion.conditioning import Guidance
+from wys.diffusion.editor import Editor
+from wys.diffusion.sampler import EditSettings
+from wys.diffusion.settings import EditorSettings, read_settings
+from wys.evaluation import image_bench as bench
+from wys.evaluation.metrics import grounding
+from wys.evaluation.speed_bench import PeakMemory, SpeedSettings, speed_bench
+from wys.image_edit import edit_image, relevance_map
+from wys.relevance import RelevanceSettings
+from wys.tabletop.edits import KINDS
+from wys.tabletop.pairs import Pairs, make_pairs
+from wys.tabletop.world import PLAIN
+
+KEYS = ["method", "kind", "iou", "ap", "grounding", "psnr_inside", "psnr_outside", "max_outside"]
+SPEED_KEYS = {"name", "seconds", "ratio_to_diffusers", "ratio_to_published", "peak_mb"}
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
+
+
+@pytest.fixture(scope="module")
+def editor(pipeline: StableDiffusionInstructPix2PixPipeline) -> Editor:
+    """The tiny editor, in two steps."""
+    return Editor.from_pipeline(pipeline, settings=EditorSettings(edit=EditSettings(steps=2)))
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return make_pairs(0, "validation", 0, 9, size=32, scene_range=PLAIN)
+
+
+@pytest.fixture(scope="module")
+def rows(editor: Editor) -> dict[tuple[str, str], dict]:
+    """The rows of a bench of nine cases, by method and kind."""
+    cases = bench.Cases(9, seed=0, split="validation", size=32, batch=5)
+    steps = list(bench.image_bench(editor, cases, best=Guidance(2, 1)))
+    assert [step.done for step in steps[:-1]] == list(range(1, steps[-1].count + 1))
+    assert steps[-1].rows is not None
+    return {(row["method"], row["kind"]): row for row in steps[-1].rows}
+
+
+def test_every_method_has_a_row_for_all_and_each_kind(rows: dict) -> None:
+    assert set(rows) == {(method, kind) for method in bench.METHODS for kind in ("all", *KINDS)}
+    assert all(list(row)[:2] == KEYS[:2] and set(KEYS) <= set(row) for row in rows.values())
+    assert json.loads(json.dumps(list(rows.values()), allow_nan=False))
+
+
+def test_what_must_hold_for_any_editor(rows: dict) -> None:
+    def value(method: str, key: str) -> float:
+        return rows[method, "all"][key]
+
+    assert value("wys", "max_outside") == value("paper", "max_outside") == 0
+    assert value("true-mask", "max_outside") == value("noop", "max_outside") == 0
+    # Nothing was done: outside it is nearly the truth, for a change of 4/255 counts as none.
+    assert value("noop", "psnr_outside") > 36
+    assert value("true-mask", "psnr_outside") == value("noop", "psnr_outside")
+    assert value("true-mask", "psnr_inside") == pytest.approx(value("ip2p", "psnr_inside"), abs=6)
+    for method in ("noop", "ip2p", "ip2p-best", "true-mask", "vae-oracle"):
+        assert value(method, "iou") is value(method, "ap") is value(method, "grounding") is None
+    assert 0 <= value("wys", "iou") <= 1 and 0 < value("wys", "chance") <= 1
+
+
+def test_a_score_does_not_depend_on_the_batch(editor: Editor, rows: dict) -> None:
+    cases = bench.Cases(9, seed=0, split="validation", size=32, batch=9)
+    *_, last = bench.image_bench(editor, cases, ["wys"])
+    assert last.rows is not None
+    for key in ("iou", "psnr_inside", "psnr_outside"):
+        assert last.rows[0][key] == pytest.approx(rows["wys", "all"][key], abs=0.02)
+
+
+def test_the_truth_has_the_best_possible_scores(pairs: Pairs) -> None:
+    scores = bench.score(pairs, pairs.after, 9.0, pairs.mask[:, None].float(), pairs.mask)
+    row = scores.row("truth", "all")
+    assert row["iou"] == row["ap"] == 1 and row["grounding"] == 1
+    assert row["psnr_inside"] == row["psnr_outside"] == 99
+    assert row["max_outside"] <= 4 and row["seconds"] == 1 and row["cases"] == 9
+    assert scores.row("truth", "add")["grounding"] is None
+
+
+def test_the_named_object_is_where_the_edit_is(pairs: Pairs) -> None:
+    found = grounding(pairs.mask.float(), pairs.object_ids, bench.named_objects(pairs))
+    named = ~found.hit.isnan()
+    assert named.sum() == 5 and (found.hit[named] == 1).all()
+
+
+def test_best_guidance_scores_every_candidate(editor: Editor) -> None:
+    cases = bench.Cases(2, split="validation", size=32)
+    grid = [Guidance(1, 1), Guidance(3, 1.5)]
+    found = list(bench.best_guidance(editor, cases, grid))
+    assert [guidance for guidance, _ in found] == grid
+    assert all(0 < psnr < 99 for _, psnr in found)
+
+
+def test_the_baselines_agree_with_ours(editor: Editor, pairs: Pairs) -> None:
+    """Same networks, same noise: the jobs that are timed are the same jobs."""
+    image, words = pairs.before[:2], pairs.instructions[:2]
+    z0 = editor.condition(image, words).z0
+    noise = torch.randn(z0.shape, generator=torch.Generator().manual_seed(0))
+    guidance = Guidance(3.0, 1.5)
+
+    raw = published_relevance(editor, image, words, noise)
+    t = editor.schedule.timestep(0.8)
+    told = editor.condition(image, words)
+    z = editor.schedule.add_noise(z0, noise, t)
+    ours = editor.predict(z, t, told, ("full", "image")).difference()
+    assert torch.allclose(raw, ours, atol=1e-4)
+
+    start = editor.schedule.add_noise(z0, noise, editor.schedule.timesteps(3)[0])
+    whole = published_edit(editor, image, words, guidance, 3, noise, threshold=0.0)
+    assert torch.allclose(
+        whole, diffusers_edit(editor, image, words, guidance, 3, start), atol=2e-3
+    )
+    kept = published_edit(editor, image, words, guidance, 3, noise, threshold=1.1)
+    assert torch.equal(kept, image)
+
+
+def test_the_timed_edit_runs_every_step(editor: Editor, pairs: Pairs) -> None:
+    everywhere = RelevanceSettings(threshold=0.0)
+    made = edit_image(
+        editor,
+        pairs.before[:1],
+        pairs.instructions[:1],
+        EditSettings(steps=2),
+        relevance_settings=everywhere,
+        force=True,
+    )
+    assert made.edited == (True,) and made.mask.at((32, 32)).all()
+
+
+def test_speed_rows(editor: Editor) -> None:
+    *_, last = speed_bench(editor, SpeedSettings(size=32, steps=2, repeats=1))
+    assert last.rows is not None and last.done == last.count == 10
+    assert [row["name"] for row in last.rows] == ["relevance", "edit"]
+    for row in last.rows:
+        assert set(row) == SPEED_KEYS and all(row[key] > 0 for key in SPEED_KEYS - {"name"})
+    assert last.rows[0]["seconds"] < last.rows[1]["seconds"]
+
+
+def test_peak_memory_sees_an_allocation() -> None:
+    with PeakMemory(torch.device("cpu")) as before:
+        pass
+    with PeakMemory(torch.device("cpu")) as during:
+        torch.ones(64 * 2**20 // 4).add_(1)
+    assert during.megabytes > before.megabytes + 20
+
+
+def test_bench_commands_write_their_rows(
+    editor_directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    editor = ["--editor", str(editor_directory), "--device", "cpu", "--size", "32"]
+    file = tmp_path / "rows.json"
+    some = ["--methods", "noop", "vae-oracle", "--cases", "2", "--seed", "3"]
+    assert cli.main(["bench", "image", *editor, *some, "--json", str(file)]) == 0
+    rows = json.loads(file.read_text())
+    assert {row["method"] for row in rows} == {"noop", "vae-oracle"}
+    capsys.readouterr()
+    assert cli.main(["bench", "table", str(file), "--kinds", "all"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+    quick = ["--steps", "1", "--repeats", "1", "--json", str(file)]
+    assert cli.main(["bench", "speed", *editor, *quick]) == 0
+    assert {row["name"] for row in json.loads(file.read_text())} == {"relevance", "edit"}
+
+
+def test_tuning_writes_settings_that_load(
+    editor_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, grid in {
+        "LEVELS": ((0.8,),),
+        "SMOOTHINGS": (0.0,),
+        "TEXT_SCALES": (1.5, 3.0),
+        "IMAGE_SCALES": (1.0,),
+        "STEPS": (1, 2),
+    }.items():
+        monkeypatch.setattr(f"wys.evaluation.tune.{name}", grid)
+    editor = ["--editor", str(editor_directory), "--device", "cpu", "--size", "32"]
+    file = tmp_path / "wys.json"
+    assert cli.main(["bench", "tune", *editor, "--cases", "3", "--out", str(file)]) == 0
+    settings = read_settings(file)
+    assert settings.edit.guidance.text in (1.5, 3.0) and settings.edit.steps in (1, 2)
+    assert settings.size == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bench", "image", "--cases", "0"], "at least 1 case"),
+        (["bench", "image", "--methods", "magic"], "no method magic"),
+        (["bench", "speed", "--repeats", "0"], "at least 1 repeat"),
+        (["bench", "image", "--json", "{file}/rows.json"], "cannot write"),
+        (["bench", "table", "{file}"], "not valid JSON"),
+        (["tabletop", "--count", "0"], "--count"),
+        (["tabletop", "--kinds", "explode"], "no kind explode"),
+    ],
+)
+def test_bad_options_are_one_sentence(
+    arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("not json")
+    assert cli.main([argument.format(file=file) for argument in arguments]) == 2
+    message = capsys.readouterr().err
+    assert words in message and len(message.splitlines()) == 1
+
+
+def test_tabletop_writes_images_and_instructions(tmp_path: Path) -> None:
+    out = tmp_path / "pairs"
+    arguments = ["--count", "2", "--size", "32", "--kinds", "recolour", "remove"]
+    assert cli.main(["tabletop", "--out", str(out), *arguments]) == 0
+    entries = json.loads((out / "pairs.json").read_text())
+    assert {entry["kind"] for entry in entries} == {"recolour", "remove"}
+    assert all((out / entry[key]).is_file() for entry in entries for key in ("before", "after"))
+    assert (out / "sheet.png").is_file()
+
+
+def test_maps_of_the_bench_are_those_of_the_editor(editor: Editor, pairs: Pairs) -> None:
+    run = bench.Run(editor, pairs, tuple(map(str, range(9))), 0, editor.settings)
+    made = relevance_map(editor, pairs.before, pairs.instructions, items=run.items)
+    edit = run.edit(editor.settings)
+    assert edit.relevance is not None
+    assert torch.allclose(edit.relevance.values, made.values, atol=1e-5)

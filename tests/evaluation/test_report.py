@@ -1,0 +1,33 @@
+"""Tables of a bench's rows."""
+
+import io
+
+from rich.console import Console
+
+from wys.evaluation.report import markdown_table, rich_table
+
+ROWS = [
+    {"method": "wys", "kind": "all", "iou": 0.5, "psnr_inside": 21.26, "max_outside": 0},
+    {"method": "noop", "kind": "floor", "iou": None, "psnr_inside": None, "max_outside": 12},
+]
+
+
+def test_markdown_has_a_line_for_each_row_and_a_dash_for_undefined() -> None:
+    assert markdown_table(ROWS).splitlines() == [
+        "| method | edit | mask IoU | PSNR inside (dB) | largest change outside |",
+        "| --- | --- | ---: | ---: | ---: |",
+        "| wys | all | 0.50 | 21.3 | 0 |",
+        "| noop | floor | – | – | 12 |",
+    ]
+
+
+def test_speed_rows_have_their_own_columns() -> None:
+    rows = [{"name": "edit", "seconds": 1.5, "ratio_to_diffusers": 0.8, "peak_mb": 900.0}]
+    assert markdown_table(rows).splitlines()[-1] == "| edit | 1.50 | 0.80 | 900 |"
+
+
+def test_rich_table_shows_every_row() -> None:
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(rich_table(ROWS, "a title"))
+    text = console.export_text()
+    assert "a title" in text and "21.3" in text and "floor" in text
