@@ -1,0 +1,198 @@
+"""`wys bench`: how good and how fast an editor is, its best settings, and the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from wys.apps.options import EditorOptions, optional
+from wys.errors import WysError
+
+EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
+JsonFile = Annotated[Path | None, optional("FILE")]
+Size = Annotated[int | None, optional("PIXELS")]
+World = Literal["plain", "full", "clevr"]
+
+
+def bench_image(
+    cases: int = 100,
+    seed: int = 0,
+    json: JsonFile = None,
+    split: Literal["test", "validation"] = "test",
+    world: World = "plain",
+    size: Size = None,
+    batch: int = 8,
+    methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
+    best_cases: int = 24,
+    best_guidance: Annotated[tuple[float, float] | None, optional("S_T S_I")] = None,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Measure an editor against the exact truth of the tabletop world.
+
+    Args:
+        cases: Number of cases; the kinds of edit take turns.
+        seed: Seed of the cases and of the edits' noise.
+        json: Write the rows to this file.
+        split: test is for figures to publish, validation for choices.
+        world: What the scenes are drawn from.
+        size: Side of the images; the editor's own if not given.
+        batch: Cases edited at once.
+        methods: Only these; all if none is given.
+        best_cases: Validation cases on which ip2p-best finds its guidance.
+        best_guidance: The guidance of ip2p-best, if it is known.
+    """
+    from wys.apps.progress import progress
+    from wys.diffusion.conditioning import Guidance
+    from wys.evaluation.image_bench import (
+        BEST_GUIDANCE,
+        METHODS,
+        Cases,
+        image_bench,
+    )
+    from wys.evaluation.image_bench import (
+        best_guidance as guidance_scores,
+    )
+
+    chosen = [method for method in METHODS if not methods or method in methods]
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise WysError(f"there is no method {unknown[0]}; there are {', '.join(METHODS)}.")
+    measured = Cases(cases, seed, split, world, size, batch)
+    loaded = _load(editor, json)
+    best = None if best_guidance is None else Guidance(*best_guidance)
+    if best is None and "ip2p-best" in chosen:
+        found = []
+        validation = Cases(best_cases, seed, "validation", world, size, batch)
+        with progress("best guidance of ip2p") as advance:
+            for entry in guidance_scores(loaded, validation):
+                found.append(entry)
+                advance(len(found), len(BEST_GUIDANCE))
+        best = max(found, key=lambda entry: entry[1])[0]
+        print(f"ip2p-best: text guidance {best.text:g}, image guidance {best.image:g}")
+    rows: list[dict[str, Any]] = []
+    with progress("measuring") as advance:
+        for step in image_bench(loaded, measured, chosen, best):
+            advance(step.done, step.count)
+            rows = step.rows or rows
+    _report(rows, json, f"{editor.editor}: {cases} cases, {split} split, {world} world")
+
+
+def bench_speed(
+    json: JsonFile = None,
+    size: Size = None,
+    steps: int = 20,
+    repeats: int = 5,
+    seed: int = 0,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Time a map and an edit against diffusers and the published algorithm.
+
+    Args:
+        json: Write the rows to this file.
+        size: Side of the image; the editor's own if not given.
+        steps: Denoising steps.
+        repeats: Turns of each job; the median counts.
+        seed: Seed of the image and the noise.
+    """
+    from wys.apps.progress import progress
+    from wys.evaluation.speed_bench import SpeedSettings, speed_bench
+
+    settings = SpeedSettings(size, steps, repeats, seed)
+    loaded = _load(editor, json)
+    rows: list[dict[str, Any]] = []
+    with progress("timing") as advance:
+        for step in speed_bench(loaded, settings):
+            advance(step.done, step.count)
+            rows = step.rows or rows
+    _report(rows, json, f"{editor.editor} on {loaded.device}, {steps} steps")
+
+
+def bench_tune(
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
+    cases: int = 90,
+    seed: int = 1,
+    world: World = "plain",
+    size: Size = None,
+    batch: int = 9,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Find an editor's best settings on the validation split; writes wys.json.
+
+    Args:
+        out: The file to write; wys.json in the editor's directory makes it the default.
+        cases: Number of cases; the kinds of edit take turns.
+        seed: Seed of the cases and of the edits' noise.
+        world: What the scenes are drawn from.
+        size: Side of the images; the editor's own if not given.
+        batch: Cases edited at once.
+    """
+    from wys.apps.progress import err, progress
+    from wys.diffusion.settings import settings_as_json
+    from wys.evaluation.image_bench import Cases
+    from wys.evaluation.tune import tune
+    from wys.store import write_json
+
+    measured = Cases(cases, seed, "validation", world, size, batch)
+    loaded = _load(editor, out)
+    trial = None
+    with progress("tuning") as advance:
+        for trial in tune(loaded, measured):
+            advance(trial.done, trial.count)
+            how, edit = trial.settings.relevance, trial.settings.edit
+            words = (
+                f"{how.source} at {how.timesteps}, {how.draws} draws, {how.normalisation}, "
+                f"smoothing {how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}"
+                if trial.stage == "map"
+                else f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} "
+                f"steps: {trial.score:.2f} dB inside"
+            )
+            err.print(f"{trial.stage:>8}  {words}", highlight=False)
+    assert trial is not None
+    write_json(out, settings_as_json(trial.settings))
+    print(f"Settings in {out}")
+
+
+def bench_table(
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
+    kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
+) -> None:
+    """Print the rows of a bench as a Markdown table.
+
+    Args:
+        file: What --json wrote.
+        kinds: Only these kinds of edit, such as 'all'.
+    """
+    from wys.evaluation.report import markdown_table
+    from wys.store import read_json
+
+    rows = read_json(file)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise WysError(f"{file} holds no rows of a bench.")
+    print(markdown_table([row for row in rows if not kinds or row.get("kind") in kinds]))
+
+
+def _load(options: EditorOptions, target: Path | None) -> Any:
+    """Loads the editor, once it is clear that the results can be written."""
+    from wys.apps.progress import err
+    from wys.apps.results import check_writable
+
+    if target is not None:
+        check_writable(target)
+    with err.status("loading the editor"):
+        return options.load()
+
+
+def _report(rows: Sequence[dict[str, Any]], json: Path | None, title: str) -> None:
+    """Prints the table and writes the file."""
+    from rich.console import Console
+
+    from wys.evaluation.report import rich_table
+    from wys.store import write_json
+
+    Console().print(rich_table(rows, title))
+    if json is not None:
+        write_json(json, list(rows))
+        print(f"Rows in {json}")

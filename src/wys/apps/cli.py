@@ -1,0 +1,186 @@
+"""The command `wys`: finds the subcommand, has tyro parse its options, turns errors into words.
+
+A subcommand's module is imported only when it is asked for, so that `wys --help` is quick.
+Exit codes: 0 done (also when there was nothing to edit), 2 wrong input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+
+@dataclass(frozen=True)
+class Command:
+    """One subcommand: what it is for, and the function that is its command line."""
+
+    words: str
+    """What the user types after `wys`."""
+    help: str
+    module: str
+    function: str
+
+
+COMMANDS = (
+    Command(
+        "edit", "edit an image, only where the instruction says", "wys.apps.image_commands", "edit"
+    ),
+    Command(
+        "relevance",
+        "show where an instruction would change an image",
+        "wys.apps.image_commands",
+        "relevance",
+    ),
+    Command(
+        "tabletop",
+        "render sample images with their exact edits and masks",
+        "wys.apps.tabletop_command",
+        "tabletop",
+    ),
+    Command("train", "train an editor", "wys.apps.train_command", "train"),
+    Command(
+        "bench image",
+        "measure an editor on the tabletop world",
+        "wys.apps.bench_commands",
+        "bench_image",
+    ),
+    Command(
+        "bench speed",
+        "time the map and the edit against other programs",
+        "wys.apps.bench_commands",
+        "bench_speed",
+    ),
+    Command(
+        "bench tune",
+        "find an editor's best settings; writes wys.json",
+        "wys.apps.bench_commands",
+        "bench_tune",
+    ),
+    Command(
+        "bench table",
+        "print a bench's JSON as a Markdown table",
+        "wys.apps.bench_commands",
+        "bench_table",
+    ),
+)
+
+
+def usage(commands: Sequence[Command] = COMMANDS) -> str:
+    """The overview: one line for each subcommand, at most 80 columns."""
+    width = max(len(command.words) for command in commands)
+    lines = [f"  wys {command.words:<{width}}  {command.help}" for command in commands]
+    return "\n".join(
+        [
+            "wys edits an image by an instruction, only where the instruction says.",
+            "",
+            *lines,
+            "",
+            "'wys COMMAND --help' lists a command's options, 'wys --version' the version.",
+        ]
+    )
+
+
+def find_command(arguments: Sequence[str]) -> tuple[Command, list[str]] | None:
+    """The subcommand that the arguments begin with, and the arguments after it."""
+    for command in COMMANDS:
+        words = command.words.split()
+        if list(arguments[: len(words)]) == words:
+            return command, list(arguments[len(words) :])
+    return None
+
+
+def show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Our own warnings are one line for the user; those of libraries concern their authors."""
+    from wys.errors import WysWarning
+
+    if issubclass(category, WysWarning):
+        print(f"wys: warning: {message}", file=sys.stderr)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"wys {version('wys')}")
+        return 0
+    found = find_command(arguments)
+    if found is None:
+        family = [c for c in COMMANDS if c.words.split()[0] == arguments[0]]
+        if family and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+            print(usage(family))
+            return 0 if len(arguments) > 1 else 2
+        typed = " ".join(arguments[: 2 if family else 1])
+        print(f"wys: no command '{typed}'; 'wys --help' lists them.", file=sys.stderr)
+        return 2
+    return run(*found)
+
+
+def run(command: Command, arguments: list[str]) -> int:
+    """Imports and runs one subcommand; every expected failure is one sentence and exit code 2."""
+    # Progress bars of the libraries would tear through ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    import tyro
+
+    from wys.errors import WysError
+
+    function = getattr(importlib.import_module(command.module), command.function)
+    tyro.extras.set_accent_color("cyan")
+    previous = warnings.showwarning
+    warnings.showwarning = show_warning
+    try:
+        tyro.cli(
+            function,
+            prog=f"wys {command.words}",
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
+    except WysError as error:
+        print(f"wys: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        import torch
+
+        if not isinstance(error, torch.OutOfMemoryError):
+            raise
+        print(
+            "wys: the device is out of memory; try --dtype fp16, --offload model or --vae-tiling.",
+            file=sys.stderr,
+        )
+        return 2
+    except BrokenPipeError:
+        # Who reads our output has seen enough; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"wys: {error.strerror or error}{where}.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("wys: interrupted", file=sys.stderr)
+        return 130
+    finally:
+        warnings.showwarning = previous
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

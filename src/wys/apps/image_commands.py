@@ -1,0 +1,288 @@
+"""`wys edit` and `wys relevance`: from an image file to a folder of results."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from wys.apps.options import (
+    EditorOptions,
+    GuideOptions,
+    MapOptions,
+    MaskOptions,
+    optional,
+    parse_box,
+)
+from wys.errors import WysError, WysWarning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wys.diffusion.editor import Editor
+    from wys.diffusion.settings import EditorSettings
+    from wys.image import Picture
+    from wys.image_edit import ImageEdit
+    from wys.relevance import Mask, RelevanceMap
+
+# The groups of options; the names are the headings of the help.
+EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
+MapGroup = Annotated[tyro.conf.OmitArgPrefixes[MapOptions], tyro.conf.arg(name="map")]
+MaskGroup = Annotated[tyro.conf.OmitArgPrefixes[MaskOptions], tyro.conf.arg(name="mask")]
+EditGroup = Annotated[tyro.conf.OmitArgPrefixes[GuideOptions], tyro.conf.arg(name="edit")]
+ImagePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGE")]
+Instruction = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="INSTRUCTION")]
+
+
+@dataclass
+class Clock:
+    """Seconds since the last reading, by name."""
+
+    seconds: dict[str, float]
+    last: float
+
+    @staticmethod
+    def started() -> Clock:
+        return Clock({}, time.perf_counter())
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self.last, 3)
+        self.last = now
+
+
+def relevance(
+    image: ImagePath,
+    instruction: Instruction,
+    out: Path = Path("out"),
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+    how: MapGroup = MapOptions(),  # noqa: B008
+    region: MaskGroup = MaskOptions(),  # noqa: B008
+) -> None:
+    """Show where an instruction would change an image.
+
+    Writes the relevance map, the mask, a sheet and a record of the run.
+
+    Args:
+        image: The image file.
+        instruction: What to do, such as "make the red cube blue".
+        out: Folder for the results; made where it is missing.
+    """
+    picture = _check_inputs(image, instruction, region)
+    _run(image, picture, instruction, out, editor, how, region, None, None)
+
+
+def edit(
+    image: ImagePath,
+    instruction: Instruction,
+    out: Path = Path("out"),
+    relevance: Annotated[Path | None, optional("PATH")] = None,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+    how: MapGroup = MapOptions(),  # noqa: B008
+    region: MaskGroup = MaskOptions(),  # noqa: B008
+    guide: EditGroup = GuideOptions(),  # noqa: B008
+) -> None:
+    """Edit an image, only where the instruction says.
+
+    Writes the edited image, the map, the mask, a sheet and a record of the run.
+
+    Args:
+        image: The image file.
+        instruction: What to do, such as "make the red cube blue".
+        out: Folder for the results; made where it is missing.
+        relevance: A map made before (its file, or the folder of that run).
+    """
+    picture = _check_inputs(image, instruction, region)
+    _run(image, picture, instruction, out, editor, how, region, guide, relevance)
+
+
+def _check_inputs(image: Path, instruction: str, region: MaskOptions) -> Picture:
+    """Everything that can be wrong before an editor is loaded."""
+    from wys.image import read_picture
+
+    if not instruction.strip():
+        raise WysError("the instruction is empty; say what to change.")
+    region.check()
+    return read_picture(image)
+
+
+def _run(
+    image: Path,
+    picture: Picture,
+    instruction: str,
+    out: Path,
+    options: EditorOptions,
+    how: MapOptions,
+    region: MaskOptions,
+    guide: GuideOptions | None,
+    map_path: Path | None,
+) -> None:
+    """Both commands: a map, a mask, and with `guide` an edit."""
+    # The libraries' imports below are part of what loading takes.
+    clock = Clock.started()
+    from wys.apps.progress import err
+    from wys.apps.results import load_map, result_folder, with_threshold
+    from wys.image import read_mask
+    from wys.image_edit import relevance_map
+    from wys.relevance import Mask
+
+    drawn = None
+    if region.mask is not None:
+        drawn = Mask.from_image(read_mask(region.mask), picture.size)
+    made = None if map_path is None else load_map(map_path)
+    with result_folder(out) as folder:
+        with err.status("loading the editor"):
+            editor = options.load()
+        clock.lap("load")
+        settings = how.settings(editor)
+        settings = settings if guide is None else guide.settings(settings)
+        original = picture.over_white()
+        if made is None:
+            with err.status("looking for what the instruction changes"):
+                made = relevance_map(
+                    editor, original, instruction, settings.relevance, seed=how.seed
+                )
+        elif made.instructions != (instruction,):
+            warnings.warn(
+                f'{map_path} was made for the instruction "{made.instructions[0]}".',
+                WysWarning,
+                stacklevel=2,
+            )
+        made = with_threshold(made, how.threshold)
+        clock.lap("relevance")
+        mask = _corrected(made.mask() if drawn is None else drawn, region)
+        result = None
+        if guide is not None:
+            # A region that the user names is edited whatever the map says.
+            asked = guide.force or drawn is not None or bool(region.include)
+            chosen = mask if asked or made.verdict != "nothing to edit" else None
+            result = _edit(editor, original, settings, how.seed, guide, made, chosen)
+            mask = result.mask
+            clock.lap("edit")
+        record = {
+            "command": shlex.join(["wys", *sys.argv[1:]]),
+            "image": str(image.resolve()),
+            "instruction": instruction,
+            "editor": asdict(options) | {"device": str(editor.device)},
+            "preset": how.preset,
+            "seed": how.seed,
+            "mask": _plain(asdict(region)),
+            "relevance_from": None if map_path is None else str(map_path.resolve()),
+            "settings": {"relevance": asdict(made.settings), "edit": asdict(settings.edit)},
+        }
+        if guide is not None:
+            record |= {"negative": guide.negative, "zoom": guide.zoom, "force": guide.force}
+        _write(folder, picture, made, mask, result, record, clock)
+    _tell(made, mask, result, out)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Paths as text, for JSON."""
+    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def _corrected(mask: Mask, region: MaskOptions) -> Mask:
+    """The mask as the user corrects it."""
+    from wys.relevance import Box
+
+    mask = mask.grown(region.grow).feathered(region.feather)
+    mask = mask.including(*(Box(*parse_box(text)) for text in region.include))
+    return mask.excluding(*(Box(*parse_box(text)) for text in region.exclude))
+
+
+def _edit(
+    editor: Editor,
+    original: Tensor,
+    settings: EditorSettings,
+    seed: int,
+    guide: GuideOptions,
+    made: RelevanceMap,
+    mask: Mask | None,
+) -> ImageEdit:
+    """The edit with its steps on the terminal; without a mask the map and its verdict decide."""
+    from wys.apps.progress import progress
+    from wys.image_edit import edit_steps
+
+    steps = edit_steps(
+        editor,
+        original,
+        made.instructions,
+        settings.edit,
+        relevance=made,
+        mask=mask,
+        negative=guide.negative,
+        zoom=guide.zoom,
+        seed=seed,
+    )
+    result = None
+    with progress("editing") as advance:
+        for step in steps:
+            advance(step.index, step.count)
+            result = step.result
+    assert result is not None
+    return result
+
+
+def _write(
+    folder: Path,
+    picture: Picture,
+    made: RelevanceMap,
+    mask: Mask,
+    result: ImageEdit | None,
+    record: dict[str, Any],
+    clock: Clock,
+) -> None:
+    """Every file of a run, into a folder that is moved into place as one."""
+    from wys.apps import results
+    from wys.image import overlay_heat, write_image, write_picture
+    from wys.store import write_json
+
+    original = picture.over_white()
+    region = mask.at(picture.size)[0].cpu()
+    edited = None
+    record |= {
+        "verdict": made.verdict,
+        "share_in_mask": results.share(region),
+        "raw_difference": {"largest": float(made.raw.max()), "mean": float(made.raw.mean())},
+    }
+    if result is not None:
+        after = picture.with_edit(result.image[0], region)
+        edited = after.over_white()
+        write_picture(folder / "edited.png", after)
+        record |= {"edited": result.edited[0], "region": list(result.regions[0])}
+        record |= results.bytes_changed(picture, after, region)
+    write_image(folder / "relevance.png", overlay_heat(original, made.values[0].cpu()))
+    write_image(folder / "mask.png", region.float())
+    write_image(folder / "sheet.png", results.sheet(original, made, region, edited))
+    results.save_map(folder / results.MAP_FILE, made)
+    clock.lap("write")
+    seconds = clock.seconds | {"total": round(sum(clock.seconds.values()), 3)}
+    facts = {"image_size": list(picture.size), "image_sha256": results.digest(picture)}
+    write_json(
+        folder / "run.json", record | facts | {"versions": results.versions(), "seconds": seconds}
+    )
+
+
+def _tell(made: RelevanceMap, mask: Mask, result: ImageEdit | None, out: Path) -> None:
+    """The outcome in words."""
+    from wys.apps.results import in_words, share
+
+    covered = share(mask.at(mask.image_size)[0])
+    sentence = {
+        "nothing to edit": "Nothing to edit: the instruction changes nothing in this image.",
+        "local": "A local edit.",
+        "whole image": "The instruction concerns the whole image.",
+    }[made.verdict]
+    print(f"{sentence} The mask covers {covered:.1%} of it.")
+    if result is not None and not result.edited[0]:
+        print("The image is left as it is; --force, --mask or --include edit it all the same.")
+    elif result is not None:
+        changed = float(result.changed_share[0])
+        print(f"{changed:.1%} of the pixels changed, none outside the mask.")
+    print(f"Results in {in_words(out)}")

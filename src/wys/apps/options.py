@@ -1,0 +1,177 @@
+"""Groups of command line options that several subcommands share.
+
+An option that is not given is None and leaves the editor's own setting as it is: the defaults of
+the settings come from the editor (its `wys.json`), which is known only once it is loaded. Nothing
+here imports torch, so that `--help` and a mistyped option answer at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from wys.errors import WysError
+
+if TYPE_CHECKING:
+    from wys.diffusion.editor import Editor
+    from wys.diffusion.settings import EditorSettings
+
+Corners = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels; the upper ends are excluded."""
+
+
+def own(metavar: str) -> Any:
+    """An option whose default is the editor's own setting."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="(default: the editor's own)")
+
+
+def optional(metavar: str) -> Any:
+    """An option that may be left out."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def parse_box(text: str) -> Corners:
+    """Reads "x0,y0,x1,y1"; raises WysError where that is no box."""
+    try:
+        x0, y0, x1, y1 = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise WysError(
+            f"'{text}' is no box; give four whole numbers x0,y0,x1,y1 in pixels."
+        ) from error
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise WysError(f"the box {text} is empty; 0 <= x0 < x1 and 0 <= y0 < y1 are needed.")
+    return x0, y0, x1, y1
+
+
+@dataclass(frozen=True)
+class EditorOptions:
+    """The editor, where it runs, and how it is held in memory."""
+
+    editor: Annotated[str, tyro.conf.arg(metavar="NAME")] = "builtin"
+    """'builtin', a pipeline directory, a .safetensors file, or a hub id."""
+    device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Number format; auto is fp16 on CUDA and fp32 elsewhere."""
+    variant: Annotated[str | None, optional("NAME")] = None
+    """Variant of the checkpoint's files, such as fp16."""
+    config: Annotated[str | None, optional("NAME")] = None
+    """For a single file: a directory or hub id with its configuration."""
+    offload: Literal["none", "model", "sequential"] = "none"
+    """Keep weights in CPU memory until needed: by model or by layer."""
+    vae_tiling: bool = False
+    """Encode and decode images in tiles."""
+    vae_slicing: bool = False
+    """Encode and decode a batch one image at a time."""
+    attention_slicing: bool = False
+    """Compute attention in slices."""
+    max_batch: Annotated[int | None, optional("N")] = None
+    """Most predictions run through the network at once."""
+
+    def load(self) -> Editor:
+        """Loads the editor; raises WysError where that is not possible."""
+        from wys.diffusion.editor import Editor
+
+        given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "editor"}
+        return Editor.load(self.editor, **given)
+
+
+def overridden(settings: Any, **given: Any) -> Any:
+    """The settings with those fields replaced that were given, that is, are not None."""
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True)
+class MapOptions:
+    """How the relevance map is made; what is not given is the editor's own setting."""
+
+    preset: Literal["editor", "paper"] = "editor"
+    """'editor': its own best settings (wys.json); 'paper': the paper's."""
+    source: Annotated[Literal["difference", "head"] | None, own("{difference,head}")] = None
+    """From the predicted noise, or by the editor's relevance head."""
+    draws: Annotated[int | None, own("N")] = None
+    """Noise draws to average the map over (paper: 1)."""
+    timesteps: Annotated[tuple[float, ...] | None, own("FRACTION...")] = None
+    """Noise levels of the map, 0 to 1, averaged (paper: 0.8)."""
+    normalisation: Annotated[
+        Literal["paper", "percentile", "absolute"] | None, own("{paper,percentile,absolute}")
+    ] = None
+    """How the raw difference is scaled to [0, 1]."""
+    smoothing: Annotated[float | None, own("SIGMA")] = None
+    """Blur of the raw map, in latent pixels (paper: 0)."""
+    threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
+    """Change where the map is at least this (paper: 0.5), or 'auto'."""
+    seed: int = 0
+    """Seed of all noise."""
+
+    def settings(self, editor: Editor) -> EditorSettings:
+        """The preset with what was given."""
+        from wys.diffusion.settings import PAPER
+
+        preset = editor.settings if self.preset == "editor" else PAPER
+        relevance = overridden(
+            preset.relevance,
+            source=self.source,
+            draws=self.draws,
+            timesteps=self.timesteps,
+            normalisation=self.normalisation,
+            smoothing=self.smoothing,
+            threshold=self.threshold,
+        )
+        return dataclasses.replace(preset, relevance=relevance)
+
+
+@dataclass(frozen=True)
+class MaskOptions:
+    """Corrections of what may change."""
+
+    mask: Annotated[Path | None, optional("FILE")] = None
+    """A mask image of the input's size (white may change), not the map's."""
+    include: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1")
+    ] = ()
+    """Add a box of pixels to the mask; may be repeated."""
+    exclude: Annotated[
+        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1")
+    ] = ()
+    """Take a box of pixels out of the mask; may be repeated."""
+    grow: float = 0.0
+    """Widen the mask by this many pixels."""
+    feather: float = 0.0
+    """Fade the edit in over this many pixels inside the mask's edge."""
+
+    def check(self) -> None:
+        """Raises WysError where a box is none, before anything is loaded."""
+        for text in (*self.include, *self.exclude):
+            parse_box(text)
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """How the edit is made; what is not given is the editor's own setting."""
+
+    guidance_text: Annotated[float | None, own("S_T")] = None
+    """Guidance scale of the instruction (paper: 7.5)."""
+    guidance_image: Annotated[float | None, own("S_I")] = None
+    """Guidance scale of the image (paper: 1.5)."""
+    negative: Annotated[str, optional("TEXT")] = ""
+    """What the result should not be."""
+    steps: Annotated[int | None, own("N")] = None
+    """Denoising steps (paper: 20)."""
+    start: Annotated[float | None, own("FRACTION")] = None
+    """Noise level to start from; less than 1 stays nearer to the input."""
+    zoom: bool = False
+    """Edit a crop around a small mask, at the editor's full size."""
+    force: bool = False
+    """Edit also where the map says that there is nothing to edit."""
+
+    def settings(self, preset: EditorSettings) -> EditorSettings:
+        """The preset with what was given."""
+        edit = preset.edit
+        guidance = overridden(edit.guidance, text=self.guidance_text, image=self.guidance_image)
+        edit = overridden(edit, guidance=guidance, steps=self.steps, start=self.start)
+        return dataclasses.replace(preset, edit=edit)

@@ -1,0 +1,163 @@
+"""What a run leaves in its folder: pictures, the relevance map itself, the record of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wys.errors import WysError
+from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
+from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
+from wys.store import read_metadata, read_tensors, write_tensors
+
+MAP_FILE = "relevance.safetensors"
+SHEET_HEIGHT = 256
+
+
+@contextmanager
+def result_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder whose files move to `out` together once all are written.
+
+    On entry `out` is tried, so that a place that cannot be written is found before the work, and
+    on failure nothing new is left there.
+
+    Raises:
+        WysError: `out` cannot be made or written, or the disk is full.
+    """
+    existed = out.exists()
+    temporary: Path | None = None
+    complete = False
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".wys-", dir=out))
+        yield temporary
+        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+            target = out / file.relative_to(temporary)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+        complete = True
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(f"cannot write to {out}: {reason}; choose another --out.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if not complete and not existed and out.is_dir() and not any(out.iterdir()):
+            out.rmdir()
+
+
+def check_writable(path: Path) -> None:
+    """Raises WysError where a file could not be written: before the work, not after it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise WysError(
+            f"cannot write {path}: {error.strerror or error}; choose another place."
+        ) from error
+
+
+def save_map(path: Path, relevance: RelevanceMap) -> None:
+    """Writes a relevance map, so that another threshold or guidance need not make it again."""
+    tensors = {"values": relevance.values, "raw": relevance.raw}
+    if relevance.spread is not None:
+        tensors["spread"] = relevance.spread
+    metadata = {
+        "format": "wys relevance map 1",
+        "instructions": json.dumps(relevance.instructions),
+        "image_size": json.dumps(relevance.image_size),
+        "settings": json.dumps(asdict(relevance.settings)),
+    }
+    write_tensors(path, tensors, metadata)
+
+
+def load_map(path: Path) -> RelevanceMap:
+    """Reads what `save_map` wrote; `path` is the file, or the folder of a run.
+
+    Raises:
+        WysError: there is no such map, or it is damaged.
+    """
+    path = path / MAP_FILE if path.is_dir() else path
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    if metadata.get("format") != "wys relevance map 1":
+        raise WysError(f"{path} is no relevance map of this version; make it with 'wys relevance'.")
+    settings = json.loads(metadata["settings"])
+    settings["timesteps"] = tuple(settings["timesteps"])
+    settings["verdict"] = VerdictSettings(**settings["verdict"])
+    height, width = json.loads(metadata["image_size"])
+    return RelevanceMap(
+        values=tensors["values"],
+        raw=tensors["raw"],
+        spread=tensors.get("spread"),
+        instructions=tuple(json.loads(metadata["instructions"])),
+        image_size=(height, width),
+        settings=RelevanceSettings(**settings),
+    )
+
+
+def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:
+    """The same map with another threshold; None leaves it."""
+    if threshold is None:
+        return relevance
+    return replace(relevance, settings=replace(relevance.settings, threshold=threshold))
+
+
+def sheet(
+    original: Float[Tensor, "3 h w"],
+    relevance: RelevanceMap,
+    region: Bool[Tensor, "1 h w"],
+    edited: Float[Tensor, "3 h w"] | None,
+) -> Float[Tensor, "3 H W"]:
+    """Input, relevance, mask outline and edited image side by side, labelled."""
+    heat = overlay_heat(original, relevance.values[0].cpu())
+    cells = [("input", original), ("relevance", heat), ("mask", draw_outline(original, region))]
+    if edited is not None:
+        cells.append(("edited", edited))
+    return labelled_sheet([cells], height=SHEET_HEIGHT)
+
+
+def digest(picture: Picture) -> str:
+    """SHA-256 of a picture's colour and alpha bytes, whatever file they came in."""
+    parts = [picture.rgb] if picture.alpha is None else [picture.rgb, picture.alpha]
+    return hashlib.sha256(torch.cat(parts).contiguous().numpy().tobytes()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    packages = ("wys", "torch", "diffusers", "transformers", "numpy", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def share(region: Bool[Tensor, "1 h w"]) -> float:
+    """The share of pixels that are true."""
+    return float(region.double().mean())
+
+
+def bytes_changed(before: Picture, after: Picture, region: Bool[Tensor, "1 h w"]) -> dict[str, Any]:
+    """How much of a picture's bytes changed, and the largest change outside the region."""
+    difference = (before.rgb.int() - after.rgb.int()).abs().amax(dim=0, keepdim=True)
+    outside = torch.where(region, 0, difference)
+    return {
+        "share_changed": share(difference > 0),
+        "largest_change_outside_mask": int(outside.max()),
+    }
+
+
+def in_words(path: Path) -> str:
+    """A folder as the user would type it."""
+    return f"{path}{os.sep}"

@@ -1,0 +1,76 @@
+"""`wys tabletop`: sample images with their exact edits, to look at and to try an editor on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from wys.apps.options import optional
+from wys.errors import WysError
+
+
+def tabletop(
+    out: Path = Path("tabletop"),
+    count: int = 9,
+    first: int = 0,
+    seed: int = 0,
+    split: Literal["train", "validation", "test"] = "validation",
+    world: Literal["plain", "full", "clevr"] = "plain",
+    size: int = 128,
+    kinds: Annotated[tuple[str, ...] | None, optional("KIND...")] = None,
+) -> None:
+    """Render sample images of the tabletop world with their exact edits and masks.
+
+    Writes before/, after/, mask/, pairs.json (instructions) and sheet.png.
+
+    Args:
+        out: Folder for the images.
+        count: Number of images.
+        first: Number of the first image in the endless split.
+        seed: Seed of the world.
+        split: test has phrasings and colours of shapes that training never shows.
+        world: What the scenes are drawn from.
+        size: Side of the images in pixels.
+        kinds: Only these kinds of edit, such as recolour; all if not given.
+    """
+    if count < 1 or first < 0 or not 16 <= size <= 4096:
+        raise WysError("--count is at least 1, --first at least 0, --size from 16 to 4096.")
+    from wys.apps.progress import err
+    from wys.apps.results import result_folder
+    from wys.evaluation.image_bench import RANGES
+    from wys.image import draw_outline, labelled_sheet, write_image
+    from wys.store import write_json
+    from wys.tabletop.edits import KINDS
+    from wys.tabletop.pairs import make_pairs
+
+    unknown = sorted(set(kinds or ()) - set(KINDS))
+    if unknown:
+        raise WysError(f"there is no kind {unknown[0]}; there are {', '.join(KINDS)}.")
+    chosen = None if kinds is None else tuple(kind for kind in KINDS if kind in kinds)
+    with result_folder(out) as folder, err.status("rendering"):
+        pairs = make_pairs(
+            seed, split, first, count, size=size, scene_range=RANGES[world], kinds=chosen
+        )
+        rows, entries = [], []
+        for i, (before, after, mask) in enumerate(
+            zip(pairs.before, pairs.after, pairs.mask[:, None], strict=True)
+        ):
+            name = f"{first + i:04d}.png"
+            write_image(folder / "before" / name, before)
+            write_image(folder / "after" / name, after)
+            write_image(folder / "mask" / name, mask.float())
+            entries.append(
+                {
+                    "before": f"before/{name}",
+                    "after": f"after/{name}",
+                    "mask": f"mask/{name}",
+                    "instruction": pairs.instructions[i],
+                    "kind": pairs.kinds[i],
+                }
+            )
+            outlined = draw_outline(before, mask)
+            title = pairs.instructions[i]
+            rows.append([(title, before), ("", after), ("", outlined)])
+        write_json(folder / "pairs.json", entries)
+        write_image(folder / "sheet.png", labelled_sheet(rows, height=192))
+    print(f"{count} images and their edits in {out}/")

@@ -1,0 +1,341 @@
+"""The command line from end to end, with a tiny random editor."""
+
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from wys.apps import cli
+from wys.image import read_mask, read_picture
+
+FILES = {"edited.png", "relevance.png", "mask.png", "sheet.png", "run.json"}
+MAP = "relevance.safetensors"
+Wys = Callable[..., int]
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """A lossless picture with transparency, 60 x 44."""
+    pixels = np.random.default_rng(0).integers(0, 256, (44, 60, 4), dtype=np.uint8)
+    pixels[..., 3] = np.where(pixels[..., 3] < 60, pixels[..., 3], 255)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def wys(editor_directory: Path) -> Wys:
+    """Runs `wys COMMAND IMAGE INSTRUCTION ...` with the tiny editor, on the CPU, in two steps."""
+    # The command switches the libraries' progress bars off before they are imported.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+
+    def run(command: str, *arguments: str | Path) -> int:
+        words = [str(argument) for argument in arguments]
+        own = {"--editor": str(editor_directory), "--device": "cpu"}
+        own |= {"--steps": "2"} if command == "edit" else {}
+        extra = [part for name in own if name not in words for part in (name, own[name])]
+        return cli.main([command, *words, *extra])
+
+    return run
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_story_of_an_edit(wys: Wys, photo: Path, tmp_path: Path, capsys) -> None:
+    look, out = tmp_path / "look", tmp_path / "out"
+    assert wys("relevance", photo, "make the ball red", "--out", look) == 0
+    assert files(look) == (FILES - {"edited.png"}) | {MAP}
+    assert "The mask covers" in capsys.readouterr().out
+
+    arguments = ("--out", out, "--relevance", look, "--threshold", "0.4", "--force")
+    assert wys("edit", photo, "make the ball red", *arguments) == 0
+    assert files(out) == FILES | {MAP}
+    assert "none outside the mask" in capsys.readouterr().out
+
+    before, after = read_picture(photo), read_picture(out / "edited.png")
+    mask = read_mask(out / "mask.png")
+    assert after.alpha is not None and before.alpha is not None
+    assert torch.equal(before.alpha, after.alpha)
+    different = (before.rgb != after.rgb).any(dim=0, keepdim=True)
+    assert different.any() and not (different & ~mask).any()
+
+    record = json.loads((out / "run.json").read_text())
+    assert record["largest_change_outside_mask"] == 0
+    assert record["share_changed"] == pytest.approx(different.double().mean().item())
+    assert record["share_in_mask"] == pytest.approx(mask.double().mean().item())
+    assert record["settings"]["relevance"]["threshold"] == 0.4
+    assert record["settings"]["edit"]["steps"] == 2
+    assert record["instruction"] == "make the ball red" and record["seed"] == 0
+    assert {"torch", "diffusers", "wys"} <= set(record["versions"])
+    assert record["seconds"]["total"] >= record["seconds"]["edit"] > 0
+
+    assert wys("edit", photo, "make the ball red", *arguments[2:], "--out", tmp_path / "again") == 0
+    for name in ("edited.png", "mask.png", "relevance.png", "sheet.png"):
+        assert (out / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_another_seed_gives_another_edit(wys: Wys, photo: Path, tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        arguments = ("--force", "--seed", seed, "--out", tmp_path / seed)
+        assert wys("edit", photo, "make the ball red", *arguments) == 0
+    first, second = (read_picture(tmp_path / seed / "edited.png").rgb for seed in ("1", "2"))
+    assert not torch.equal(first, second)
+
+
+def test_boxes_and_masks_decide_what_may_change(wys: Wys, photo: Path, tmp_path: Path) -> None:
+    drawn = np.zeros((44, 60), dtype=np.uint8)
+    drawn[4:20, 8:30] = 255
+    Image.fromarray(drawn).save(tmp_path / "drawn.png")
+    boxes = ("--include", "40,30,50,40", "--exclude", "8,4,12,20")
+    out = tmp_path / "out"
+    assert (
+        wys("edit", photo, "remove it", "--mask", tmp_path / "drawn.png", *boxes, "--out", out) == 0
+    )
+    expected = torch.from_numpy(drawn > 0)[None]
+    expected[:, 30:40, 40:50] = True
+    expected[:, 4:20, 8:12] = False
+    assert torch.equal(read_mask(out / "mask.png"), expected)
+
+
+def test_nothing_to_edit_writes_every_file_and_says_so(
+    wys: Wys, photo: Path, tmp_path: Path, editor_directory: Path, capsys
+) -> None:
+    quiet = tmp_path / "quiet"
+    quiet.mkdir()
+    for part in editor_directory.iterdir():
+        (quiet / part.name).symlink_to(part)
+    verdict = {"nothing_below": 1e9}
+    settings = {"version": 1, "relevance": {"verdict": verdict}, "size": 32}
+    (quiet / "wys.json").write_text(json.dumps(settings))
+    out = tmp_path / "out"
+    assert wys("edit", photo, "make the ball red", "--editor", quiet, "--out", out) == 0
+    assert "Nothing to edit" in capsys.readouterr().out
+    assert files(out) == FILES | {MAP}
+    assert torch.equal(read_picture(out / "edited.png").rgb, read_picture(photo).rgb)
+    record = json.loads((out / "run.json").read_text())
+    assert record["verdict"] == "nothing to edit" and record["share_changed"] == 0
+    assert wys("edit", photo, "make the ball red", "--editor", quiet, "--out", out, "--force") == 0
+    assert json.loads((out / "run.json").read_text())["share_changed"] > 0
+
+
+def test_a_long_instruction_is_cut_with_a_warning(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    words = "make the ball red " * 9
+    assert wys("relevance", photo, words, "--out", tmp_path / "out") == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wys:")]
+    assert len(lines) == 1 and "warning" in lines[0] and "cut" in lines[0]
+
+
+def corrupt_image(folder: Path) -> Path:
+    (folder / "corrupt.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(50))
+    return folder / "corrupt.png"
+
+
+def truncated_image(folder: Path) -> Path:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(
+        folder / "whole.png"
+    )
+    (folder / "half.png").write_bytes((folder / "whole.png").read_bytes()[:4000])
+    return folder / "half.png"
+
+
+def huge_image(folder: Path) -> Path:
+    """30,000 x 30,000 pixels in a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
+    data = (
+        chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(90_000))) + chunk(b"IEND", b"")
+    )
+    (folder / "huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    return folder / "huge.png"
+
+
+def text_file(folder: Path) -> Path:
+    (folder / "text.png").write_text("not an image")
+    return folder / "text.png"
+
+
+def check_refused(code: int, capsys, out: Path, *words: str) -> None:
+    """Exit code 2, one sentence on standard error that has these words, and nothing written."""
+    captured = capsys.readouterr()
+    assert code == 2
+    lines = [line for line in captured.err.splitlines() if line.strip()]
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("wys: ") and lines[0].endswith(".")
+    assert all(word in lines[0] for word in words), lines[0]
+    assert "Traceback" not in captured.err and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (corrupt_image, "corrupt.png"),
+        (truncated_image, "half.png"),
+        (huge_image, "too large"),
+        (text_file, "text.png"),
+        (lambda folder: folder / "absent.png", "does not exist"),
+    ],
+)
+@pytest.mark.parametrize("command", ["edit", "relevance"])
+def test_bad_images_are_refused(
+    wys: Wys, tmp_path: Path, capsys, make: Callable[[Path], Path], words: str, command: str
+) -> None:
+    out = tmp_path / "out"
+    check_refused(wys(command, make(tmp_path), "make it red", "--out", out), capsys, out, words)
+
+
+def test_an_empty_instruction_is_refused(wys: Wys, photo: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "out"
+    check_refused(wys("edit", photo, "  ", "--out", out), capsys, out, "instruction is empty")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--include", "1,2,3"), "is no box"),
+        (("--exclude", "5,5,5,9"), "is empty"),
+        (("--include", "900,900,950,950"), "no pixel"),
+        (("--threshold", "1.5"), "threshold"),
+        (("--draws", "0"), "draw"),
+        (("--grow", "-3"), "grow"),
+        (("--guidance-text", "nan"), "finite"),
+        (("--editor", "absent/editor/directory"), "editor"),
+        (("--relevance", "absent"), "does not exist"),
+        (("--device", "tpu"), "device"),
+    ],
+)
+def test_bad_options_are_refused(
+    wys: Wys, photo: Path, tmp_path: Path, capsys, arguments: tuple[str, str], words: str
+) -> None:
+    out = tmp_path / "out"
+    check_refused(wys("edit", photo, "make it red", *arguments, "--out", out), capsys, out, words)
+
+
+def test_a_mask_or_map_of_another_size_is_refused(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    Image.new("L", (30, 30), 255).save(tmp_path / "small.png")
+    code = wys("edit", photo, "make it red", "--mask", tmp_path / "small.png", "--out", out)
+    check_refused(code, capsys, out, "30 x 30", "60 x 44")
+    assert wys("relevance", tmp_path / "small.png", "make it red", "--out", tmp_path / "map") == 0
+    capsys.readouterr()
+    code = wys("edit", photo, "make it red", "--relevance", tmp_path / "map", "--out", out)
+    check_refused(code, capsys, out, "60 x 44")
+
+
+@pytest.mark.parametrize("damage", ["missing", "short"])
+def test_a_damaged_checkpoint_is_refused(
+    wys: Wys, photo: Path, tmp_path: Path, editor_directory: Path, capsys, damage: str
+) -> None:
+    broken = tmp_path / "broken"
+    subprocess.run(["cp", "-r", editor_directory, broken], check=True)
+    weights = next((broken / "unet").glob("*.safetensors"))
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-100])
+    out = tmp_path / "out"
+    code = wys("edit", photo, "make it red", "--editor", broken, "--out", out)
+    check_refused(code, capsys, out, "unet", "no" if damage == "missing" else "short")
+
+
+def test_an_unwritable_output_is_refused_before_the_work(
+    wys: Wys, photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code = wys("edit", photo, "make it red", "--out", tmp_path / "file" / "out")
+    check_refused(code, capsys, tmp_path / "file" / "out", "cannot write")
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    wys: Wys, photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wys.apps.results.save_map", full)
+    out = tmp_path / "out"
+    code = wys("edit", photo, "make it red", "--out", out)
+    check_refused(code, capsys, out, "No space left")
+
+
+def test_an_interrupt_is_130_and_leaves_nothing(
+    wys: Wys, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wys.image_edit.relevance_map", interrupted)
+    assert wys("edit", photo, "make it red", "--out", tmp_path / "out") == 130
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_commands_and_versions(capsys) -> None:
+    assert cli.main(["paint"]) == 2
+    assert "no command 'paint'" in capsys.readouterr().err
+    assert cli.main(["bench"]) == 2
+    assert "bench image" in capsys.readouterr().out
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("wys ")
+
+
+def test_help_reads_well_in_80_columns(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main([]) == 0
+    helps = [capsys.readouterr().out]
+    for command in cli.COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([*command.words.split(), "--help"])
+        assert stop.value.code == 0
+        helps.append(capsys.readouterr().out)
+        assert helps[-1].startswith(f"usage: wys {command.words}")
+    for text in helps:
+        assert all(len(line.rstrip()) <= 80 for line in text.splitlines()), text
+        assert "{None}" not in text
+
+
+def test_the_command_prints_one_line_for_a_mistake(
+    photo: Path, tmp_path: Path, editor_directory: Path
+) -> None:
+    arguments = [photo, "make it red", "--editor", editor_directory, "--threshold", "7"]
+    done = subprocess.run(
+        [sys.executable, "-m", "wys.apps.cli", "edit", *arguments, "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("wys: a threshold is")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from wys.apps.cli import main; main(['--help'])\n"
+        "assert not {'torch', 'diffusers', 'tyro'} & set(sys.modules)\n"
+        "try: main(['edit', '--help'])\n"
+        "except SystemExit: pass\n"
+        "assert not {'torch', 'diffusers'} & set(sys.modules)\n"
+    )
+    environment = dict(os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
