@@ -7,38 +7,43 @@ from typing import Annotated, Literal
 
 import tyro
 
+from wys.apps.options import optional
+
 
 def train(
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
-    preset: Literal["cpu"] = "cpu",
-    device: Literal["cpu", "cuda"] = "cpu",
-    processes: int = 2,
+    preset: Literal["cpu", "gpu"] = "cpu",
+    data: Annotated[Path | None, optional("FOLDER")] = None,
+    processes: Annotated[int | None, optional("N")] = None,
     workers: int = 2,
-    compile: bool = True,
-    save_minutes: float = 3.0,
+    compile: bool = False,
+    save_minutes: float = 5.0,
 ) -> None:
     """Train an editor. The same command goes on with a run that was stopped.
 
+    Stages: data, tokenizer, autoencoder, latents, denoiser, export to DIR/editor.
+
     Args:
-        out: Folder of data, state, logs and the exported editor.
-        preset: The size of the editor, of its data and of its training.
-        device: Where to train.
-        processes: Training processes.
+        out: Folder of data, state, logs, sample sheets and the exported editor.
+        preset: cpu: two processor cores; gpu: a larger editor and more data, on CUDA.
+        data: Your own triplets (metadata.jsonl and images), not the tabletop world.
+        processes: Training processes; by default 2 of one thread each, 1 on a GPU.
         workers: Processes that make the triplets.
-        compile: Compile the networks: faster after minutes of compiling.
+        compile: Compile the networks: faster, after minutes of compiling.
         save_minutes: Minutes between two saves of the state.
     """
     from wys.apps.results import check_writable
     from wys.training import recipe
 
     check_writable(out / "log.jsonl")
-    recipes = {"cpu": recipe.CPU}
+    on_gpu = preset == "gpu"
     recipe.train(
-        recipes[preset],
+        recipe.GPU if on_gpu else recipe.CPU,
         out,
-        processes=processes,
+        processes=processes or (1 if on_gpu else 2),
         workers=workers,
-        device=device,
+        device="cuda" if on_gpu else "cpu",
         compile=compile,
         save_minutes=save_minutes,
+        data=data,
     )

@@ -1,0 +1,1 @@
+"""Training an InstructPix2Pix editor: data, tokenizer, autoencoder, denoiser, export."""

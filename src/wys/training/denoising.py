@@ -1,0 +1,237 @@
+"""Training the denoiser: small latents first, then those of the editor's own size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from wys.seeds import generator
+from wys.store import read_json
+from wys.training.denoiser import (
+    Heads,
+    LossSettings,
+    NetworkSettings,
+    Noised,
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    draw_timesteps,
+    losses,
+    noised,
+    predict,
+)
+from wys.training.export import assemble
+from wys.training.latents import Batch, LatentSet, tokenise
+from wys.training.learner import Learner, OptimiserSettings
+from wys.training.loop import run_steps
+from wys.training.parallel import compiled
+from wys.training.schedule import Schedule
+from wys.training.sheets import SHEET_ROWS, sample_sheet
+from wys.training.validation import grounding_maps, validate
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training at one size."""
+
+    size: int
+    """Size of the images in pixels: the small or the large one of the data."""
+    images: int
+    """Images that are seen in this phase."""
+    batch: int
+    """Images of a step, over all processes."""
+
+
+@dataclass(frozen=True)
+class DenoiserSettings:
+    """Text encoder and UNet, and how they are trained together."""
+
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    """Sizes of the networks."""
+    losses: LossSettings = field(default_factory=LossSettings)
+    """What is learnt, and how much it counts."""
+    phases: tuple[Phase, ...] = (Phase(64, 130_000, 64), Phase(128, 24_000, 32))
+    """One after the other; the learning rate runs over all of them."""
+    peak_rate: float = 1e-3
+    """Highest learning rate."""
+    warmup: int = 8_000
+    """Images over which the learning rate rises."""
+    final_rate: float = 0.05
+    """Last learning rate, as a fraction of the highest."""
+    group: int = 2
+    """Instructions for the same scene that stand together in a batch."""
+    easy_images: int = 0
+    """Images in the beginning that come from scenes of at most two objects."""
+    seed: int = 0
+    """Seed of the weights, batches and noise."""
+    validation: int = 256
+    """Triplets that are validated on."""
+    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(ema=0.995))
+    """AdamW, clipping and averaging."""
+
+    @property
+    def images(self) -> int:
+        """Images of all phases."""
+        return sum(phase.images for phase in self.phases)
+
+    def phase(self, images: int) -> Phase:
+        """The phase of the step that begins after `images` images."""
+        end = 0
+        for phase in self.phases:
+            end += phase.images
+            if images < end:
+                return phase
+        return self.phases[-1]
+
+
+def build_networks(
+    settings: DenoiserSettings, tokenizer: CLIPTokenizer, latent_channels: int, latent_size: int
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """The untrained UNet, with auxiliary outputs, and text encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        channels = sum(Heads(latent_channels).sizes)
+        unet = build_unet(settings.network, latent_channels, channels, latent_size)
+        text = build_text_encoder(settings.network, tokenizer)
+    return unet, text
+
+
+def load_networks(
+    settings: DenoiserSettings, out: Path, latent_channels: int, latent_size: int
+) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
+    """The trained networks with averaged weights, on the CPU, and the images they have seen."""
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
+    learner = Learner({"unet": unet, "text": text}, settings.optimiser, Accelerator(cpu=True))
+    learner.load(out / "state" / "denoiser.safetensors")
+    learner.ema.copy_to_parameters()
+    return unet.eval(), text.eval(), learner.position.images
+
+
+def train_denoiser(
+    accelerator: Accelerator,
+    settings: DenoiserSettings,
+    out: Path,
+    load_vae: Callable[[], AutoencoderKL],
+    compile: bool,
+    minutes: float,
+) -> None:
+    """Trains, or goes on from `out/state/denoiser.safetensors`.
+
+    Args:
+        load_vae: the trained autoencoder, for the sample sheets.
+        minutes: time between two saves; a validation and a sheet come with each.
+    """
+    torch.manual_seed(settings.seed)
+    device = accelerator.device
+    state = out / "state" / "denoiser.safetensors"
+    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    vae = load_vae().to(device)
+    scale = float(read_json(out / "latents" / "scale.json")["scaling_factor"])
+    sets = {
+        phase.size: LatentSet(out / "latents", "train", phase.size) for phase in settings.phases
+    }
+    held_out = {
+        phase.size: LatentSet(out / "latents", "validation", phase.size).first(settings.validation)
+        for phase in settings.phases
+    }
+    latent = held_out[settings.phases[-1].size].after
+    unet, text = build_networks(settings, tokenizer, latent.shape[1], latent.shape[-1])
+    if device.type == "cuda":
+        # Faster convolutions in 16 bit; on a CPU the group normalisation would lose more by it.
+        unet.to(memory_format=torch.channels_last)
+    learner = Learner({"unet": unet, "text": text}, settings.optimiser, accelerator)
+    if state.exists():
+        learner.load(state)
+    schedule = Schedule(settings.images, settings.peak_rate, settings.warmup, settings.final_rate)
+    alphas = build_scheduler().alphas_cumprod.to(device)
+    null_tokens = tokenise(tokenizer, [""])[0].to(device)
+    fast_unet = compiled(unet, compile)
+
+    def phase() -> Phase:
+        return settings.phase(learner.position.images)
+
+    def share_of(size: int) -> int:
+        return size // accelerator.num_processes
+
+    def batch_loss() -> tuple[Tensor, dict[str, Tensor]]:
+        now = phase()
+        draw = generator(
+            settings.seed,
+            learner.position.step * accelerator.num_processes + accelerator.process_index,
+            "denoiser batch",
+        )
+        count = share_of(now.batch)
+        easy = 2 if learner.position.images < settings.easy_images else None
+        batch = sets[now.size].draw(count, settings.group, draw, easy)
+        given = random_noise(batch, scale, settings.losses, draw, alphas, null_tokens)
+        with accelerator.autocast():
+            output = predict(fast_unet, text, given)
+        return losses(output, batch.to(device), given, settings.losses)
+
+    def evaluate() -> dict[str, float]:
+        unet.eval(), text.eval()
+
+        def run(given: Noised) -> Tensor:
+            with accelerator.autocast():
+                return predict(unet, text, given)
+
+        batch = held_out[phase().size].to(device)
+        figures = validate(run, batch, scale, alphas, null_tokens, settings.losses)
+        few = held_out[phase().size].first(SHEET_ROWS).to(device)
+        head, _, difference = grounding_maps(run, few, scale, alphas, null_tokens)
+        pipeline = assemble(vae, unet, text, tokenizer)
+        path = out / "sheets" / "denoiser.png"
+        sample_sheet(pipeline, out / "data", phase().size, head, difference, path)
+        unet.train(), text.train()
+        return figures
+
+    with accelerator.main_process_first():
+        if compile:  # the first process compiles, the others take its kernels over
+            batch_loss()[0].backward()
+            learner.optimiser.zero_grad()
+    run_steps(
+        learner,
+        schedule,
+        "denoiser",
+        out,
+        minutes,
+        batch_loss,
+        lambda: share_of(phase().batch) * accelerator.num_processes,
+        evaluate,
+    )
+
+
+def random_noise(
+    batch: Batch,
+    scale: float,
+    settings: LossSettings,
+    draw: torch.Generator,
+    alphas: Tensor,
+    null_tokens: Tensor,
+) -> Noised:
+    """A batch at random timesteps with randomly dropped conditions; noise is drawn on the CPU."""
+    count, device = batch.after.shape[0], alphas.device
+    timestep = draw_timesteps(count, settings.high_share, draw)
+    noise = torch.randn(batch.after.shape, generator=draw)
+    luck = torch.rand(count, generator=draw)
+    # [0, p) drops the text, [p, 2p) both, [2p, 3p) the image.
+    has_text, has_image = (
+        luck >= 2 * settings.drop,
+        ~((luck >= settings.drop) & (luck < 3 * settings.drop)),
+    )
+    return noised(
+        batch.to(device),
+        scale,
+        timestep.to(device),
+        noise.to(device),
+        alphas,
+        null_tokens=null_tokens,
+        has_text=has_text.to(device),
+        has_image=has_image.to(device),
+    )

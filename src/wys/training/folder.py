@@ -1,0 +1,162 @@
+"""A user's own triplets: a folder of images with `metadata.jsonl`.
+
+Each line of `metadata.jsonl` is an object
+
+    {"before": "a.png", "after": "b.png", "instruction": "make the sky red", "mask": "m.png"}
+
+with paths relative to the folder. `mask` is optional: light where the edit changes the image;
+without it the mask is where the two images differ visibly. Images may have any size, both of a pair
+the same; they are scaled so that the shorter side fits and cropped at the centre.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from wys.errors import WysError
+from wys.image import read_image, read_mask, resize
+from wys.tabletop.pairs import changed
+from wys.tabletop.world import Split
+
+METADATA = "metadata.jsonl"
+VALIDATION_EVERY = 20
+"""Of this many different before images the first is held out for validation."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the metadata."""
+
+    before: Path
+    after: Path
+    instruction: str
+    mask: Path | None
+
+
+@dataclass(frozen=True)
+class FolderBatch:
+    """Triplets without labels: no object is known (no slots), no target named."""
+
+    before: Float[Tensor, "b 3 h w"]
+    after: Float[Tensor, "b 3 h w"]
+    mask: Bool[Tensor, "b h w"]
+    instructions: list[str]
+    kinds: Sequence[str]
+    object_ids: Int[Tensor, "b h w"]
+    target: Int[Tensor, " b"]
+    shapes: Int[Tensor, "b slots"]
+    colours: Int[Tensor, "b slots"]
+    materials: Int[Tensor, "b slots"]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The triplets of a folder as a source; see the module for its layout.
+
+    Triplets that share their before image are all in training or all in validation.
+    """
+
+    path: Path
+
+    @property
+    def edits_per_scene(self) -> int:
+        return 1
+
+    @property
+    def labelled(self) -> bool:
+        return False
+
+    @cached_property
+    def entries(self) -> dict[str, list[Entry]]:
+        """The entries of "train" and "validation".
+
+        Raises:
+            WysError: the metadata is missing, or a line is not as the module tells.
+        """
+        metadata = self.path / METADATA
+        if not metadata.is_file():
+            raise WysError(
+                f"{self.path} has no {METADATA}: one line of JSON for each triplet, with "
+                '"before", "after" and "instruction".'
+            )
+        lines = metadata.read_text(encoding="utf-8").splitlines()
+        entries = [
+            self._entry(line, f"{metadata}, line {number}")
+            for number, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+        order = {path: i for i, path in enumerate(dict.fromkeys(e.before for e in entries))}
+        if len(order) < 2:
+            raise WysError(f"{metadata} needs triplets with at least 2 different before images.")
+        held_out = [order[entry.before] % VALIDATION_EVERY == 0 for entry in entries]
+        return {
+            "validation": [e for e, held in zip(entries, held_out, strict=True) if held],
+            "train": [e for e, held in zip(entries, held_out, strict=True) if not held],
+        }
+
+    def _entry(self, line: str, place: str) -> Entry:
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise WysError(f"{place} is not valid JSON: {error}.") from error
+        if not isinstance(values, dict):
+            raise WysError(f"{place} is not a JSON object.")
+        for key in ("before", "after", "instruction"):
+            if not isinstance(values.get(key), str) or not values[key].strip():
+                raise WysError(f'{place} has no "{key}".')
+        paths = {k: self.path / values[k] for k in ("before", "after", "mask") if values.get(k)}
+        for path in paths.values():
+            if not path.is_file():
+                raise WysError(f"{place} names {path}, which does not exist.")
+        return Entry(paths["before"], paths["after"], values["instruction"], paths.get("mask"))
+
+    def count(self, split: Split, size: int) -> int:
+        return len(self.entries.get(split, []))
+
+    def pairs(self, split: Split, first: int, count: int, size: int) -> FolderBatch:
+        """Reads triplets; raises WysError where images cannot be read or differ in size."""
+        entries = self.entries[split][first : first + count]
+        before, after, masks = [], [], []
+        for entry in entries:
+            images = [read_image(path) for path in (entry.before, entry.after)]
+            if images[0].shape != images[1].shape:
+                raise WysError(f"{entry.before} and {entry.after} differ in size.")
+            a, b = (square(image, size) for image in images)
+            before.append(a)
+            after.append(b)
+            if entry.mask is None:
+                masks.append(changed(a[None], b[None])[0])
+                continue
+            mask = read_mask(entry.mask)
+            if mask.shape[-2:] != images[0].shape[-2:]:
+                raise WysError(f"{entry.mask} and {entry.before} differ in size.")
+            masks.append(square(mask.float(), size)[0] >= 0.5)
+        n = len(entries)
+        nothing = torch.empty((n, 0), dtype=torch.int64)
+        return FolderBatch(
+            before=torch.stack(before),
+            after=torch.stack(after),
+            mask=torch.stack(masks),
+            instructions=[entry.instruction for entry in entries],
+            kinds=["own"] * n,
+            object_ids=torch.zeros((n, size, size), dtype=torch.int64),
+            target=torch.zeros(n, dtype=torch.int64),
+            shapes=nothing,
+            colours=nothing,
+            materials=nothing,
+        )
+
+
+def square(image: Float[Tensor, "c h w"], size: int) -> Float[Tensor, "c size size"]:
+    """Scaled so that the shorter side is `size`, then cropped at the centre."""
+    h, w = image.shape[-2:]
+    scale = size / min(h, w)
+    scaled = resize(image, (max(size, round(h * scale)), max(size, round(w * scale))))
+    top, left = (scaled.shape[-2] - size) // 2, (scaled.shape[-1] - size) // 2
+    return scaled[..., top : top + size, left : left + size]

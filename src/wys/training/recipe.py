@@ -1,0 +1,225 @@
+"""The recipe: data, tokenizer, autoencoder, latents, denoiser, export, each resumable.
+
+Every stage keeps its state in the output folder and goes on from it, so a run that was killed is
+started again with the same command.
+"""
+
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal, get_args
+
+import tyro
+from transformers import CLIPTokenizer
+
+from wys.diffusion.conditioning import Guidance
+from wys.diffusion.loading import SETTINGS
+from wys.diffusion.sampler import EditSettings
+from wys.diffusion.settings import EditorSettings, settings_as_json
+from wys.relevance import RelevanceSettings
+from wys.store import write_json
+from wys.training.autoencoder import (
+    AutoencoderSettings,
+    load_autoencoder,
+    measure_scale,
+    train_autoencoder,
+)
+from wys.training.card import record, write_card
+from wys.training.denoiser import NetworkSettings
+from wys.training.denoising import DenoiserSettings, Phase, load_networks, train_denoiser
+from wys.training.export import write_pipeline
+from wys.training.folder import Folder
+from wys.training.latents import encode_shards
+from wys.training.learner import OptimiserSettings
+from wys.training.parallel import launch
+from wys.training.progress import meter
+from wys.training.sheets import draw_curves
+from wys.training.tokenizer import build_tokenizer
+from wys.training.triplets import DataSettings, Source, Tabletop, generate, require_shards
+
+Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "export"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides the trained editor, apart from the machine."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    """The triplets."""
+    autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
+    """The autoencoder and its training."""
+    denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
+    """Text encoder and UNet and their training."""
+    vocabulary: int = 1000
+    """Tokens of the tokenizer."""
+    instruction_length: int = 32
+    """Tokens of an instruction, with its two marks; longer ones are cut."""
+    precision: Literal["no", "bf16", "fp16"] = "bf16"
+    """Automatic mixed precision."""
+
+
+EXPORTED = EditorSettings(
+    relevance=RelevanceSettings(source="head", normalisation="absolute", threshold=0.5),
+    edit=EditSettings(guidance=Guidance(text=1.5, image=1.2), steps=10),
+)
+"""What an exported editor starts with, until its own best settings are measured."""
+
+CPU = Recipe()
+"""Two processor cores, about 100 minutes."""
+
+GPU = Recipe(
+    data=DataSettings(triplets=300_000, large_triplets=150_000, look="full"),
+    autoencoder=AutoencoderSettings(channels=(32, 64, 128), images=1_500_000, batch=128),
+    denoiser=DenoiserSettings(
+        network=NetworkSettings(channels=(72, 144, 216), groups=8),
+        phases=(Phase(64, 6_000_000, 512), Phase(128, 2_000_000, 256)),
+        warmup=50_000,
+        optimiser=OptimiserSettings(ema=0.9995),
+    ),
+)
+"""One GPU, some hours: the whole world, a larger network."""
+
+
+def train(
+    recipe: Recipe,
+    out: Path,
+    *,
+    stages: tuple[Stage, ...] = get_args(Stage),
+    processes: int = 2,
+    workers: int = 2,
+    device: Literal["cpu", "cuda"] = "cpu",
+    compile: bool = False,
+    save_minutes: float = 5.0,
+    wait: bool = False,
+    data: Path | None = None,
+) -> None:
+    """Runs the stages in order; each goes on from what it finds in `out`.
+
+    Args:
+        out: folder of data, state, logs and the exported editor.
+        processes: training processes (one thread each on a CPU).
+        workers: processes that make triplets; 0 makes them in this process.
+        compile: whether to compile the networks (torch.compile): worth its minutes on a GPU.
+        save_minutes: time between two saves of the state, in minutes.
+        wait: let the latents stage wait for triplets that are still being made elsewhere.
+        data: a folder of one's own triplets (see `wys.training.folder`) in place of the world.
+
+    Raises:
+        WysError: a stage lacks what an earlier one makes.
+    """
+    sizes = (recipe.data.size, recipe.data.large_size)
+    autoencoder = partial(load_autoencoder, recipe.autoencoder, out, sizes[1])
+    record(out, recipe, device, processes, data)
+    run = partial(launch, cache=out / "compiled", device=device, precision=recipe.precision)
+
+    def curves(stage: str, *quantities: str) -> None:
+        draw_curves(out / "log.jsonl", stage, quantities, out / "sheets" / f"{stage}_curves.png")
+
+    if "data" in stages:
+        source = Tabletop(recipe.data) if data is None else Folder(data)
+        make_data(source, recipe.data, out, workers)
+    if "tokenizer" in stages and not (out / "tokenizer" / "vocab.json").exists():
+        instructions = (
+            text
+            for size in set(sizes)
+            for shard in require_shards(out / "data", "train", size)
+            for text in shard.instructions
+        )
+        build_tokenizer(
+            instructions,
+            out / "tokenizer",
+            vocabulary=recipe.vocabulary,
+            length=recipe.instruction_length,
+        )
+    if "autoencoder" in stages:
+        run(
+            train_autoencoder,
+            processes,
+            args=(recipe.autoencoder, out, sizes, compile, save_minutes),
+        )
+        curves("autoencoder", "loss", "squared_error", "psnr")
+    if "latents" in stages:
+        if not (out / "latents" / "scale.json").exists():
+            measure_scale(autoencoder(), out, sizes)
+        run(
+            encode_shards,
+            processes,
+            args=(autoencoder, out / "tokenizer", out, tuple(set(sizes)), compile, wait),
+        )
+    if "denoiser" in stages:
+        run(
+            train_denoiser,
+            processes,
+            args=(recipe.denoiser, out, autoencoder, compile, save_minutes),
+        )
+        curves("denoiser", "loss", "validation_clean", "change_iou", "grounding_head")
+    if "export" in stages:
+        export(recipe, out, out / "editor")
+
+
+def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -> None:
+    """The data stage, with its progress."""
+    with meter("data", 0) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done)
+
+        generate(source, settings, out / "data", workers, report)
+
+
+def export(recipe: Recipe, out: Path, folder: Path) -> None:
+    """Writes the editor as it stands in `out/state`, also while training goes on."""
+    vae = load_autoencoder(recipe.autoencoder, out, recipe.data.large_size)
+    factor = 2 ** (len(recipe.autoencoder.channels) - 1)
+    unet, text, _ = load_networks(
+        recipe.denoiser, out, vae.config.latent_channels, recipe.data.large_size // factor
+    )
+    write_pipeline(vae, unet, text, CLIPTokenizer.from_pretrained(out / "tokenizer"), folder)
+    if not (folder / SETTINGS).exists():
+        settings = replace(EXPORTED, size=recipe.data.large_size)
+        write_json(folder / SETTINGS, settings_as_json(settings))
+    write_card(out, folder)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Trains an editor."""
+
+    recipe: Recipe
+    """What is trained, and how."""
+    out: Path
+    """Folder of data, state, logs and the exported editor."""
+    stages: tuple[Stage, ...] = get_args(Stage)
+    """Stages to run; a stage that is complete is skipped."""
+    processes: int = 2
+    """Training processes (one thread each on a CPU)."""
+    workers: int = 2
+    """Processes that make triplets."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+    compile: bool = False
+    """Compile the networks (torch.compile): worth its minutes on a GPU, hardly on a CPU."""
+    save_minutes: float = 5.0
+    """Minutes between two saves of the state."""
+    wait: bool = False
+    """Let the latents stage wait for triplets that another process is still making."""
+    data: Path | None = None
+    """A folder of one's own triplets in place of the tabletop world."""
+
+
+def main() -> None:
+    """Command line of the recipe: `python -m wys.training.recipe cpu --out DIR`."""
+    presets = {
+        "cpu": ("Two processor cores.", Run(recipe=CPU, out=tyro.MISSING)),
+        "gpu": (
+            "One GPU.",
+            Run(GPU, tyro.MISSING, processes=1, workers=16, device="cuda", compile=True),
+        ),
+    }
+    run = tyro.extras.overridable_config_cli(presets)
+    train(run.recipe, run.out, **{f.name: getattr(run, f.name) for f in fields(run)[2:]})
+
+
+if __name__ == "__main__":
+    main()

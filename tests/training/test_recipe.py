@@ -1,0 +1,120 @@
+"""The whole recipe at toy size: it exports a stock pipeline and survives being killed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
+
+from wys.errors import WysError
+from wys.store import read_tensors
+from wys.training.autoencoder import AutoencoderSettings
+from wys.training.denoiser import NetworkSettings
+from wys.training.denoising import DenoiserSettings, Phase
+from wys.training.learner import Learner
+from wys.training.recipe import Recipe, train
+from wys.training.triplets import DataSettings
+
+TOY = Recipe(
+    data=DataSettings(triplets=16, large_triplets=8, validation=8, size=32, large_size=48, shard=8),
+    autoencoder=AutoencoderSettings(
+        channels=(24, 32, 40), latent_channels=4, images=24, batch=8, crop=32
+    ),
+    denoiser=DenoiserSettings(
+        network=NetworkSettings(text_width=32, text_layers=1, channels=(16, 16, 32), groups=8),
+        phases=(Phase(32, 16, 8), Phase(48, 8, 4)),
+        warmup=8,
+        validation=8,
+    ),
+    vocabulary=1000,
+    precision="no",
+)
+OPTIONS = {"processes": 1, "workers": 0, "compile": False}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    train(TOY, out, **OPTIONS)
+    return out
+
+
+def test_the_stock_pipeline_loads_and_runs_the_export(trained):
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(trained / "editor")
+    pipeline.set_progress_bar_config(disable=True)
+    assert pipeline.unet.config.out_channels == 4
+    assert pipeline.text_encoder.dtype == torch.float32
+    image = torch.rand(1, 3, 48, 48)
+    edited = pipeline("make it red", image=image, num_inference_steps=2, output_type="np").images
+    assert edited.shape == (1, 48, 48, 3)
+    assert np.isfinite(edited).all()
+
+
+def test_the_export_is_small_safe_and_described(trained):
+    editor = trained / "editor"
+    files = [path for path in editor.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".npy")]
+    half = read_tensors(editor / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {value.dtype for value in half.values()} == {torch.float16}
+    head = read_tensors(editor / "relevance_head.safetensors")
+    assert head["weight"].shape == (1, 16, 3, 3) and head["bias"].shape == (1,)
+    assert {"vocab.json", "merges.txt", "tokenizer.json"} <= {path.name for path in files}
+    card = (editor / "README.md").read_text()
+    assert str(trained) not in card
+    assert "40 triplets" in card.replace("\n", " ")
+    assert "PSNR" in card and "cores" in card
+    assert json.loads((editor / "wys.json").read_text())["size"] == 48
+
+
+def test_pictures_and_log_are_written(trained):
+    for name in ("autoencoder", "autoencoder_curves", "denoiser", "denoiser_curves"):
+        assert (trained / "sheets" / f"{name}.png").stat().st_size > 1000
+    entries = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert {entry["stage"] for entry in entries} == {"autoencoder", "denoiser"}
+    assert 0 <= entries[-1]["grounding_head"] <= 1
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
+def test_a_killed_run_goes_on_exactly(trained, tmp_path, monkeypatch, stage):
+    for name in ("data", "tokenizer", "latents", "state"):
+        (tmp_path / name).symlink_to(trained / name)
+    (tmp_path / "state").unlink()
+    if stage == "denoiser":
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "autoencoder.safetensors").symlink_to(
+            trained / "state" / "autoencoder.safetensors"
+        )
+    step = Learner.step
+
+    def killed(self, loss, schedule, images):
+        if self.position.step == 2:
+            raise KeyboardInterrupt
+        return step(self, loss, schedule, images)
+
+    monkeypatch.setattr(Learner, "step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(TOY, tmp_path, stages=(stage,), save_minutes=0.0, **OPTIONS)
+    monkeypatch.undo()
+    train(TOY, tmp_path, stages=(stage,), **OPTIONS)
+    whole = read_tensors(trained / "state" / f"{stage}.safetensors")
+    resumed = read_tensors(tmp_path / "state" / f"{stage}.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_another_network_does_not_take_the_state(trained):
+    other = Recipe(
+        data=TOY.data,
+        autoencoder=AutoencoderSettings(
+            channels=(24, 32, 48), latent_channels=4, images=24, batch=8, crop=32
+        ),
+        precision="no",
+    )
+    with pytest.raises(WysError, match="other settings"):
+        train(other, trained, stages=("autoencoder",), **OPTIONS)
+
+
+def test_a_stage_without_its_data_says_so(tmp_path):
+    with pytest.raises(WysError, match="data stage"):
+        train(TOY, tmp_path, stages=("autoencoder",), **OPTIONS)
