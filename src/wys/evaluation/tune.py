@@ -27,8 +27,8 @@ from wys.tabletop.pairs import Pairs
 LEVELS = ((0.8,), (0.6,), (0.5, 0.7, 0.9))
 SMOOTHINGS = (0.0, 0.7, 1.0)
 THRESHOLDS: tuple[Threshold, ...] = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, "auto")
-TEXT_SCALES = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
-IMAGE_SCALES = (1.0, 1.25, 1.5)
+TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
+IMAGE_SCALES = (1.0, 1.5)
 STEPS = (10, 20)
 WORTH_DB = 0.1
 """More steps have to gain at least this much."""
@@ -66,6 +66,10 @@ def scaled_settings(how: RelevanceSettings, typical: float) -> Iterator[Relevanc
     """
     for smoothing, threshold in itertools.product(SMOOTHINGS, THRESHOLDS):
         base = replace(how, smoothing=smoothing, threshold=threshold)
+        if how.source == "head":
+            # The head gives probabilities: nothing is to be edited where none is near the level.
+            level = 0.5 if threshold == "auto" else threshold
+            base = replace(base, verdict=replace(how.verdict, nothing_below=level / 2))
         yield replace(base, normalisation="paper")
         yield replace(base, normalisation="percentile")
         scale = 1.0 if how.source == "head" else typical

@@ -33,7 +33,7 @@ class AutoencoderSettings:
     """Channels of the latent."""
     groups: int = 8
     """Groups of the group normalisation."""
-    images: int = 48_000
+    images: int = 10_000
     """Images that the decoder's training sees in all."""
     batch: int = 8
     """Images of a step, over all processes."""
