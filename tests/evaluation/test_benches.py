@@ -144,7 +144,6 @@ def test_speed_rows(editor: Editor) -> None:
     assert [row["name"] for row in last.rows] == ["relevance", "edit"]
     for row in last.rows:
         assert set(row) == SPEED_KEYS and all(row[key] > 0 for key in SPEED_KEYS - {"name"})
-    assert last.rows[0]["seconds"] < last.rows[1]["seconds"]
 
 
 def test_peak_memory_sees_an_allocation() -> None:
