@@ -24,9 +24,9 @@ from wys.image_edit import relevance_map
 from wys.relevance import RelevanceMap, RelevanceSettings, Threshold, normalise, smooth
 from wys.tabletop.pairs import Pairs
 
-LEVELS = ((0.8,), (0.6,), (0.5, 0.7, 0.9))
+LEVELS = ((0.8,), (0.95,), (0.999,), (0.6, 0.8, 0.999))
 SMOOTHINGS = (0.0, 0.7, 1.0)
-THRESHOLDS: tuple[Threshold, ...] = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, "auto")
+THRESHOLDS: tuple[Threshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, "auto")
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
 STEPS = (10, 20)

@@ -105,7 +105,9 @@ def write_card(out: Path, folder: Path) -> None:
             "",
             "Of the averaged weights on held-out validation triplets, at the end of training "
             "(grounding: the share of local edits whose named object has the highest mean of all "
-            "objects, at timestep 800).",
+            "objects, at timestep 800). The noised latent is here that of the true edit, as in "
+            "training, so maps look better than when an input is edited: `wys bench image` "
+            "measures that.",
             "",
             "| | |",
             "|---|---|",

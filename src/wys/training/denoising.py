@@ -55,7 +55,7 @@ class DenoiserSettings:
     """Sizes of the networks."""
     losses: LossSettings = field(default_factory=LossSettings)
     """What is learnt, and how much it counts."""
-    phases: tuple[Phase, ...] = (Phase(64, 106_816, 64), Phase(128, 26_000, 32))
+    phases: tuple[Phase, ...] = (Phase(64, 106_816, 64), Phase(128, 17_600, 32))
     """One after the other; the learning rate runs over all of them."""
     peak_rate: float = 1e-3
     """Highest learning rate."""
