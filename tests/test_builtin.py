@@ -58,6 +58,11 @@ def test_the_autoencoder_keeps_34_db(editor: Editor, pairs: Pairs) -> None:
     assert psnr is not None and psnr >= 34
 
 
+def test_latents_have_unit_variance(editor: Editor, pairs: Pairs) -> None:
+    spread = float(editor.condition(pairs.before, pairs.instructions).z0.std())
+    assert 0.8 < spread < 1.25
+
+
 def test_it_brings_its_own_settings(editor: Editor) -> None:
     settings = read_settings(Path(builtin_directory()) / "wys.json")
     assert editor.settings == settings != PAPER

@@ -67,6 +67,12 @@ def test_the_export_is_small_safe_and_described(trained):
     assert json.loads((editor / "wys.json").read_text())["size"] == 48
 
 
+def test_the_export_scales_latents_as_training_did(trained):
+    scale = json.loads((trained / "latents" / "scale.json").read_text())["scaling_factor"]
+    config = json.loads((trained / "editor" / "vae" / "config.json").read_text())
+    assert config["scaling_factor"] == scale != 0.18215
+
+
 def test_pictures_and_log_are_written(trained):
     for name in ("autoencoder", "autoencoder_curves", "denoiser", "denoiser_curves"):
         assert (trained / "sheets" / f"{name}.png").stat().st_size > 1000

@@ -86,6 +86,8 @@ def write_pipeline(
 
 def _save_half(module: AutoencoderKL | UNet2DConditionModel, folder: Path) -> None:
     shutil.rmtree(folder)
-    half = type(module).from_config(module.config).half()
+    # diffusers marks settings left at their defaults, and would take a changed one back to it.
+    config = {key: value for key, value in module.config.items() if key != "_use_default_values"}
+    half = type(module).from_config(config).half()
     half.load_state_dict(module.state_dict())
     half.save_pretrained(folder, safe_serialization=True, max_shard_size=SHARD)
