@@ -75,7 +75,9 @@ class EditorOptions:
     def load(self) -> Editor:
         """Loads the editor; raises WysError where that is not possible."""
         from wys.diffusion.editor import Editor
+        from wys.diffusion.loading import hide_library_bars
 
+        hide_library_bars()
         given = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "editor"}
         return Editor.load(self.editor, **given)
 

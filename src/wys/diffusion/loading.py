@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from wys.diffusion.settings import PAPER, EditorSettings, read_settings
 from wys.errors import WysError
@@ -150,6 +152,15 @@ def builtin_directory() -> Path:
             "give --editor a checkpoint."
         )
     return path
+
+
+def hide_library_bars() -> None:
+    """Turns off the progress bars of diffusers and transformers in this process.
+
+    For programs that show their own; a library has no business to do it unasked.
+    """
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def check_directory(path: Path, variant: str | None = None) -> None:
