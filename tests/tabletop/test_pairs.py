@@ -244,3 +244,14 @@ def test_impossible_requests_are_refused() -> None:
         make_pairs(0, "train", 0, 2, size=8, scene_range=single, kinds=["size"])
     with pytest.raises(ValueError, match="at least 1"):
         make_pairs(0, "train", 0, 0, size=8, scene_range=single)
+
+
+def test_what_is_not_there_changes_nothing() -> None:
+    pairs = make_pairs(5, "train", 0, 24, size=32, scene_range=PLAIN, kinds=["absent"])
+    assert torch.equal(pairs.before, pairs.after)
+    assert not pairs.mask.any() and not pairs.target.any()
+    named = zip(pairs.descriptions, pairs.instructions, strict=True)
+    for i, (description, words) in enumerate(named):
+        assert description is not None and words
+        there = refers_to(pairs.scenes[i], pairs.cameras[i : i + 1], description)
+        assert there == [[]]

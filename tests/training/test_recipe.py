@@ -1,6 +1,7 @@
 """The whole recipe at toy size: it exports a stock pipeline and survives being killed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,3 +125,25 @@ def test_another_network_does_not_take_the_state(trained):
 def test_a_stage_without_its_data_says_so(tmp_path):
     with pytest.raises(WysError, match="data stage"):
         train(TOY, tmp_path, stages=("autoencoder",), **OPTIONS)
+
+
+def test_an_editor_is_trained_further(trained, tmp_path):
+    """Its tokenizer and autoencoder stay, its weights are where training begins."""
+    editor = trained / "editor"
+    still = replace(TOY, denoiser=replace(TOY.denoiser, peak_rate=1e-12, final_rate=1.0))
+    train(still, tmp_path / "more", start=editor, **OPTIONS)
+    for part in ("unet", "vae"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        old, new = read_tensors(editor / name), read_tensors(tmp_path / "more/editor" / name)
+        for key, value in old.items():
+            torch.testing.assert_close(new[key], value, atol=2e-3, rtol=2e-3)
+    assert (tmp_path / "more/tokenizer/vocab.json").read_bytes() == (
+        editor / "tokenizer/vocab.json"
+    ).read_bytes()
+    assert not (tmp_path / "more/state/autoencoder.safetensors").exists()
+    for text in [*(tmp_path / "more/editor").rglob("*.json"), tmp_path / "more/editor/README.md"]:
+        assert str(editor) not in text.read_text(), f"{text} names a folder of this machine"
+    with pytest.raises(WysError, match="cannot be trained further"):
+        wide = NetworkSettings(text_width=32, text_layers=1, channels=(16, 32, 32), groups=8)
+        other = replace(TOY, denoiser=replace(TOY.denoiser, network=wide))
+        train(other, tmp_path / "other", start=editor, **OPTIONS)

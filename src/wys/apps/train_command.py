@@ -14,6 +14,7 @@ def train(
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")],
     preset: Literal["cpu", "gpu"] = "cpu",
     data: Annotated[Path | None, optional("FOLDER")] = None,
+    start: Annotated[Path | None, optional("EDITOR")] = None,
     processes: Annotated[int | None, optional("N")] = None,
     workers: int = 2,
     compile: bool = False,
@@ -27,6 +28,7 @@ def train(
         out: Folder of data, state, logs, sample sheets and the exported editor.
         preset: cpu: two processor cores; gpu: a larger editor and more data, on CUDA.
         data: Your own triplets (metadata.jsonl and images), not the tabletop world.
+        start: An editor that this recipe made, to train further.
         processes: Training processes; by default 2 of one thread each, 1 on a GPU.
         workers: Processes that make the triplets.
         compile: Compile the networks: faster, after minutes of compiling.
@@ -46,4 +48,5 @@ def train(
         compile=compile,
         save_minutes=save_minutes,
         data=data,
+        start=start,
     )

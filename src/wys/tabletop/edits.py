@@ -34,9 +34,19 @@ from wys.tabletop.world import (
 )
 
 Kind = Literal[
-    "recolour", "material", "shape", "size", "remove", "add", "floor", "background", "light"
+    "recolour",
+    "material",
+    "shape",
+    "size",
+    "remove",
+    "add",
+    "floor",
+    "background",
+    "light",
+    "absent",
 ]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)[:-1]
+"""The kinds that change something. "absent" names an object that is not there."""
 LOCAL_KINDS: tuple[Kind, ...] = KINDS[:6]
 """The kinds that change one object; the others change the whole image."""
 
@@ -121,6 +131,14 @@ class ChangeLight:
     light: str
 
 
+@dataclass(frozen=True)
+class Keep:
+    """Change nothing: what is wished for concerns an object that is not there."""
+
+    wish: Recolour | ChangeMaterial | ChangeShape | Resize | Remove
+    """What the instruction asks for; its slot means nothing."""
+
+
 Edit = (
     Recolour
     | ChangeMaterial
@@ -131,6 +149,7 @@ Edit = (
     | ChangeFloor
     | ChangeBackground
     | ChangeLight
+    | Keep
 )
 
 
@@ -139,7 +158,7 @@ def target_slot(edit: Edit) -> int | None:
     match edit:
         case Add():
             return edit.beside
-        case ChangeFloor() | ChangeBackground() | ChangeLight():
+        case ChangeFloor() | ChangeBackground() | ChangeLight() | Keep():
             return None
         case _:
             return edit.slot

@@ -24,6 +24,7 @@ from wys.tabletop.edits import (
     ChangeMaterial,
     ChangeShape,
     Edit,
+    Keep,
     Recolour,
     Remove,
     Resize,
@@ -157,6 +158,23 @@ def describe(objects: Sequence[Thing], slot: int, draw: random.Random) -> Descri
     return draw.choices([description for _, description in unique], weights)[0]
 
 
+def describe_absent(
+    objects: Sequence[Thing], shapes: Sequence[str], colours: Sequence[str], draw: random.Random
+) -> Description | None:
+    """A description that fits no object of the scene, by shape, colour or both."""
+    several: list[tuple[float, list[Description]]] = [
+        (3.0, [Description(shape=s) for s in shapes]),
+        (2.0, [Description(colour=c) for c in colours]),
+        (4.0, [Description(colour=c, shape=s) for c in colours for s in shapes]),
+    ]
+    absent = [(w, [d for d in all_ if not matching(objects, d)]) for w, all_ in several]
+    absent = [(weight, fitting) for weight, fitting in absent if fitting]
+    if not absent:
+        return None
+    weights = [weight for weight, _ in absent]
+    return draw.choice(draw.choices([fitting for _, fitting in absent], weights)[0])
+
+
 def _weight(words: tuple[str, ...]) -> float:
     """How often a set of words is used to name an object that it singles out."""
     if words == ("shape",):
@@ -244,6 +262,8 @@ _PATTERN_WORDS = {
 
 def _phrasings(edit: Edit) -> Phrasings:
     match edit:
+        case Keep():
+            return _phrasings(edit.wish)
         case Recolour():
             return RECOLOUR
         case ChangeMaterial():
@@ -272,6 +292,8 @@ def instruction(
     edit: Edit, description: Description | None, split: Split, draw: random.Random
 ) -> str:
     """The sentence that asks for an edit; `description` names the object that it concerns."""
+    if isinstance(edit, Keep):
+        edit = edit.wish
     gaps = {"it": phrase(description, draw)} if description is not None else {}
     match edit:
         case Recolour():

@@ -25,6 +25,7 @@ from wys.tabletop.edits import (
     ChangeMaterial,
     ChangeShape,
     Edit,
+    Keep,
     Kind,
     Recolour,
     Remove,
@@ -34,7 +35,14 @@ from wys.tabletop.edits import (
     free_to_grow,
     target_slot,
 )
-from wys.tabletop.instructions import Description, Thing, describe, instruction, things
+from wys.tabletop.instructions import (
+    Description,
+    Thing,
+    describe,
+    describe_absent,
+    instruction,
+    things,
+)
 from wys.tabletop.raytracer import object_ids, render
 from wys.tabletop.sampling import cameras_of, item_key, scenes_of
 from wys.tabletop.world import (
@@ -56,9 +64,13 @@ from wys.tabletop.world import (
 CHANGED = 4
 """A pixel is in the mask where a channel changes by more than this, of 255."""
 
+_WISHES = (Recolour, ChangeMaterial, ChangeShape, Resize, Remove)
+"""What may be wished for an object that is not there."""
 _PROBE = 32  # Rows of the image that decides whether an object is seen well enough.
-_LEAST_SHARE = 0.006  # Share of the frame that an edited object must cover.
-_ATTEMPTS = 24  # Scenes drawn for an item until one offers its edits.
+LEAST_SHARE = 0.006
+"""Share of the frame that an edited object must cover."""
+ATTEMPTS = 24
+"""Scenes drawn for an item until one offers its edits."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def kind_of(seed: int, split: Split, index: int, kinds: Sequence[Kind] = KINDS) 
 
 
 @dataclass(frozen=True)
-class _Stage:
+class Stage:
     """A scene as the choice of edits needs it."""
 
     objects: list[Thing]
@@ -134,11 +146,11 @@ class _Stage:
 
 def _stages(
     seed: int, keys: Sequence[str], scene: TableScene, scene_range: SceneRange
-) -> list[_Stage]:
+) -> list[Stage]:
     probe = cameras_of(seed, keys, scene_range, _PROBE, round(_PROBE * scene_range.aspect))
     ids = object_ids(scene, probe).reshape(len(scene), -1)
     shares = torch.stack([(ids == s + 1).float().mean(dim=1) for s in range(MAX_OBJECTS)], dim=1)
-    visible = (shares >= _LEAST_SHARE).tolist()
+    visible = (shares >= LEAST_SHARE).tolist()
     free = free_places(scene, probe, scene_range.aspect)
     may_grow = free_to_grow(scene, probe, scene_range.aspect).tolist()
     surroundings = zip(
@@ -149,7 +161,7 @@ def _stages(
         strict=True,
     )
     return [
-        _Stage(
+        Stage(
             objects,
             [thing.slot for thing in objects if visible[i][thing.slot]],
             free[i],
@@ -210,7 +222,7 @@ def _choose_local(
 
 
 def _choose_addition(
-    stage: _Stage, slot: int, scene_range: SceneRange, split: Split, draw: random.Random
+    stage: Stage, slot: int, scene_range: SceneRange, split: Split, draw: random.Random
 ) -> Edit | None:
     """A new object beside the one in `slot`; None where there is no room."""
     options = [
@@ -229,7 +241,7 @@ def _choose_addition(
 
 
 def _choose_global(
-    kind: Kind, stage: _Stage, scene_range: SceneRange, draw: random.Random
+    kind: Kind, stage: Stage, scene_range: SceneRange, draw: random.Random
 ) -> Edit | None:
     match kind:
         case "floor":
@@ -246,13 +258,21 @@ def _choose_global(
             return None if light is None else ChangeLight(light)
 
 
-def _choose(
-    kind: Kind, stage: _Stage, scene_range: SceneRange, split: Split, draw: random.Random
+def choose_edit(
+    kind: Kind, stage: Stage, scene_range: SceneRange, split: Split, draw: random.Random
 ) -> tuple[Edit, Description | None] | None:
     """An edit of a kind and the words for its target; None where the scene offers none."""
     if kind in ("floor", "background", "light"):
         edit = _choose_global(kind, stage, scene_range, draw)
         return None if edit is None else (edit, None)
+    if kind == "absent":
+        thing = draw.choice(stage.objects)
+        wished: list[Kind] = ["recolour", "material", "shape", "remove"]
+        wish = _choose_local(draw.choice(wished), thing, scene_range, split, draw)
+        absent = describe_absent(stage.objects, scene_range.shapes, scene_range.colours, draw)
+        if absent is None or not isinstance(wish, _WISHES):
+            return None
+        return Keep(wish), absent
     slots = draw.sample(stage.seen, len(stage.seen))
     for slot in slots:
         thing = next(thing for thing in stage.objects if thing.slot == slot)
@@ -285,7 +305,7 @@ def _draw_scenes(
     """
     done: dict[int, tuple[TableScene, str, list[_Chosen]]] = {}
     pending = list(scene_indices)
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         keys = [item_key(split, index, attempt) for index in pending]
         drawn = scenes_of(seed, keys, scene_range, split)
         stages = _stages(seed, keys, drawn, scene_range)
@@ -294,7 +314,7 @@ def _draw_scenes(
             for item in range(index * per_scene, (index + 1) * per_scene):
                 draw = random.Random(f"edit/{seed}/{split}/{item}/{attempt}")
                 kind = kind_of(seed, split, item, kinds)
-                choice = _choose(kind, stage, scene_range, split, draw)
+                choice = choose_edit(kind, stage, scene_range, split, draw)
                 if choice is not None:
                     chosen.append((*choice, instruction(*choice, split, draw)))
             if len(chosen) == per_scene:

@@ -26,8 +26,10 @@ def record(out: Path, settings: Any, device: str, processes: int, data: Path | N
     program = Path(sys.argv[0]).name
     if program == "recipe.py":
         program = "python -m wys.training.recipe"
+    # The card is published: it names folders, but not where on this machine they lie.
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     entry = {
-        "command": f"{program} {shlex.join(sys.argv[1:])}",
+        "command": f"{program} {shlex.join(words)}",
         "machine": f"{machine}, {processes} training processes",
         "data": "the tabletop world" if data is None else f"the folder {data.name}",
         "python": platform.python_version(),
@@ -64,6 +66,7 @@ def write_card(out: Path, folder: Path) -> None:
                 denoiser,
                 {
                     "validation_clean": "diffusion loss",
+                    "validation_edit": "the same at the first steps of an edit",
                     "change_iou": "IoU of the relevance head's mask, at latent size",
                     "grounding_head": "grounding of the relevance head",
                     "grounding_difference": "grounding of the difference",
@@ -105,9 +108,7 @@ def write_card(out: Path, folder: Path) -> None:
             "",
             "Of the averaged weights on held-out validation triplets, at the end of training "
             "(grounding: the share of local edits whose named object has the highest mean of all "
-            "objects, at timestep 800). The noised latent is here that of the true edit, as in "
-            "training, so maps look better than when an input is edited: `wys bench image` "
-            "measures that.",
+            "objects, at timestep 800, from the input's latent).",
             "",
             "| | |",
             "|---|---|",

@@ -41,22 +41,25 @@ class NetworkSettings:
 class LossSettings:
     """Weights of the losses, noise levels and dropped conditions."""
 
-    clean: float = 5.0
+    clean: float = 3.0
     """Weight of predicting the clean latent."""
-    changed_weight: float = 4.0
+    changed_weight: float = 8.0
     """Pixels that change weigh 1 + this in the diffusion loss, relative to the others."""
-    change: float = 0.3
+    change: float = 0.6
     """Weight of predicting which pixels change."""
-    target: float = 0.1
+    target: float = 0.6
     """Weight of predicting the named object's silhouette."""
-    shape: float = 0.1
+    shape: float = 0.6
     """Weight of predicting the shape class of the object at each pixel, or none."""
-    material: float = 0.1
+    material: float = 0.3
     """Weight of predicting its material."""
-    colour: float = 0.1
+    colour: float = 0.2
     """Weight of predicting its colour."""
-    high_share: float = 0.6
-    """Share of the timesteps that are drawn from [400, 1000), the others from [0, 1000)."""
+    input_share: float = 0.6
+    """Share of the examples whose noised latent is the input's, not the edited image's. A map is
+    made from that, and the edited image's gives part of the answer away, even in strong noise."""
+    high_share: float = 0.4
+    """Share of the timesteps that are drawn from [900, 1000), the others from [0, 1000)."""
     drop: float = 0.05
     """Probability to drop the instruction alone, the image alone, and both: three times this."""
 
@@ -152,9 +155,9 @@ class Noised:
 
 
 def draw_timesteps(count: int, high_share: float, draw: torch.Generator) -> Int[Tensor, " b"]:
-    """Timesteps of which a share of at least `high_share` lies in [400, 1000)."""
+    """Timesteps of which a share of at least `high_share` lies in [900, 1000)."""
     high = torch.rand(count, generator=draw) < high_share
-    low = torch.where(high, 400, 0)
+    low = torch.where(high, 900, 0)
     return (low + torch.rand(count, generator=draw) * (1000 - low)).long()
 
 
@@ -168,14 +171,18 @@ def noised(
     null_tokens: Int[Tensor, " length"],
     has_text: Bool[Tensor, " b"],
     has_image: Bool[Tensor, " b"],
+    from_input: Bool[Tensor, " b"],
 ) -> Noised:
     """z_t beside the image's latent, and z0, the scaled latent of the edited image.
 
-    Dropped conditions are a latent of zeros and the tokens of the empty instruction.
+    Dropped conditions are a latent of zeros and the tokens of the empty instruction. Where z_t is
+    made `from_input`, z0 is still what the instruction asks for, and the input without one.
     """
     alpha = alphas[timestep].view(-1, 1, 1, 1)
-    z0 = scale * batch.after
-    z_t = alpha.sqrt() * z0 + (1 - alpha).sqrt() * noise
+    start = torch.where(from_input.view(-1, 1, 1, 1), batch.before, batch.after)
+    z_t = alpha.sqrt() * scale * start + (1 - alpha).sqrt() * noise
+    kept = (from_input & ~has_text).view(-1, 1, 1, 1)
+    z0 = scale * torch.where(kept, batch.before, batch.after)
     image = batch.before * has_image.view(-1, 1, 1, 1)
     tokens = torch.where(has_text[:, None], batch.tokens, null_tokens)
     return Noised(torch.cat([z_t, image], 1), timestep, z0, tokens, has_text, has_image)

@@ -10,8 +10,9 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from wys.errors import WysError
 from wys.seeds import generator
-from wys.store import read_json
+from wys.store import read_json, read_tensors
 from wys.training.denoiser import (
     Heads,
     LossSettings,
@@ -26,6 +27,7 @@ from wys.training.denoiser import (
     predict,
 )
 from wys.training.export import assemble
+from wys.training.garbling import Garbler, GarblingSettings
 from wys.training.latents import Batch, LatentSet, tokenise
 from wys.training.learner import Learner, OptimiserSettings
 from wys.training.loop import run_steps
@@ -55,7 +57,9 @@ class DenoiserSettings:
     """Sizes of the networks."""
     losses: LossSettings = field(default_factory=LossSettings)
     """What is learnt, and how much it counts."""
-    phases: tuple[Phase, ...] = (Phase(64, 106_816, 64), Phase(128, 17_600, 32))
+    garbling: GarblingSettings = field(default_factory=GarblingSettings)
+    """How instructions are garbled, so that phrasings are not learnt by heart."""
+    phases: tuple[Phase, ...] = (Phase(64, 288_000, 64), Phase(128, 64_000, 32))
     """One after the other; the learning rate runs over all of them."""
     peak_rate: float = 1e-3
     """Highest learning rate."""
@@ -71,7 +75,7 @@ class DenoiserSettings:
     """Seed of the weights, batches and noise."""
     validation: int = 256
     """Triplets that are validated on."""
-    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(ema=0.995))
+    optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(ema=0.998))
     """AdamW, clipping and averaging."""
 
     @property
@@ -101,6 +105,31 @@ def build_networks(
     return unet, text
 
 
+def take_weights(unet: UNet2DConditionModel, text: CLIPTextModel, editor: Path) -> None:
+    """Gives untrained networks the weights of an editor; auxiliary outputs stay untrained.
+
+    Raises:
+        WysError: the editor is of another size.
+    """
+    latent = unet.config.in_channels // 2
+    try:
+        weights = UNet2DConditionModel.from_pretrained(editor / "unet").float().state_dict()
+        told = CLIPTextModel.from_pretrained(editor / "text_encoder").float().state_dict()
+        head = read_tensors(editor / "relevance_head.safetensors")
+        with torch.no_grad():
+            for name in ("weight", "bias"):
+                whole = getattr(unet.conv_out, name).clone()
+                whole[:latent] = weights[f"conv_out.{name}"]
+                whole[latent : latent + 1] = head[name]
+                weights[f"conv_out.{name}"] = whole
+        unet.load_state_dict(weights)
+        text.load_state_dict(told)
+    except (OSError, KeyError, RuntimeError) as error:
+        raise WysError(
+            f"{editor} cannot be trained further with these settings: {error}"
+        ) from error
+
+
 def load_networks(
     settings: DenoiserSettings, out: Path, latent_channels: int, latent_size: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
@@ -118,12 +147,14 @@ def train_denoiser(
     settings: DenoiserSettings,
     out: Path,
     load_vae: Callable[[], AutoencoderKL],
+    start: Path | None,
     compile: bool,
     minutes: float,
 ) -> None:
     """Trains, or goes on from `out/state/denoiser.safetensors`.
 
     Args:
+        start: an editor whose weights training begins with.
         load_vae: the trained autoencoder, for the sample sheets.
         minutes: time between two saves; a validation and a sheet come with each.
     """
@@ -145,12 +176,15 @@ def train_denoiser(
     if device.type == "cuda":
         # Faster convolutions in 16 bit; on a CPU the group normalisation would lose more by it.
         unet.to(memory_format=torch.channels_last)
+    if start is not None and not state.exists():
+        take_weights(unet, text, start)
     learner = Learner({"unet": unet, "text": text}, settings.optimiser, accelerator)
     if state.exists():
         learner.load(state)
     schedule = Schedule(settings.images, settings.peak_rate, settings.warmup, settings.final_rate)
     alphas = build_scheduler().alphas_cumprod.to(device)
     null_tokens = tokenise(tokenizer, [""])[0].to(device)
+    garble = Garbler(tokenizer, settings.garbling)
     fast_unet = compiled(unet, compile)
 
     def phase() -> Phase:
@@ -169,6 +203,7 @@ def train_denoiser(
         count = share_of(now.batch)
         easy = 2 if learner.position.images < settings.easy_images else None
         batch = sets[now.size].draw(count, settings.group, draw, easy)
+        batch.tokens = garble(batch.tokens, draw)
         given = random_noise(batch, scale, settings.losses, draw, alphas, null_tokens)
         with accelerator.autocast():
             output = predict(fast_unet, text, given)
@@ -219,7 +254,7 @@ def random_noise(
     count, device = batch.after.shape[0], alphas.device
     timestep = draw_timesteps(count, settings.high_share, draw)
     noise = torch.randn(batch.after.shape, generator=draw)
-    luck = torch.rand(count, generator=draw)
+    luck, kind = torch.rand(2, count, generator=draw)
     # [0, p) drops the text, [p, 2p) both, [2p, 3p) the image.
     has_text, has_image = (
         luck >= 2 * settings.drop,
@@ -234,4 +269,5 @@ def random_noise(
         null_tokens=null_tokens,
         has_text=has_text.to(device),
         has_image=has_image.to(device),
+        from_input=((kind < settings.input_share) & has_image).to(device),
     )

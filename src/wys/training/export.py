@@ -86,8 +86,10 @@ def write_pipeline(
 
 def _save_half(module: AutoencoderKL | UNet2DConditionModel, folder: Path) -> None:
     shutil.rmtree(folder)
-    # diffusers marks settings left at their defaults, and would take a changed one back to it.
-    config = {key: value for key, value in module.config.items() if key != "_use_default_values"}
+    # diffusers marks settings left at their defaults, and would take a changed one back to it; it
+    # also notes the folder that a module was read from, which is nobody's business.
+    private = ("_use_default_values", "_name_or_path")
+    config = {key: value for key, value in module.config.items() if key not in private}
     half = type(module).from_config(config).half()
     half.load_state_dict(module.state_dict())
     half.save_pretrained(folder, safe_serialization=True, max_shard_size=SHARD)

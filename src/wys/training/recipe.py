@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import tyro
+from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from wys.diffusion.conditioning import Guidance
@@ -34,7 +35,7 @@ from wys.training.learner import OptimiserSettings
 from wys.training.parallel import launch
 from wys.training.progress import meter
 from wys.training.sheets import draw_curves
-from wys.training.tokenizer import build_tokenizer
+from wys.training.tokenizer import build_tokenizer, save_tokenizer
 from wys.training.triplets import DataSettings, Source, Tabletop, generate, require_shards
 
 Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "export"]
@@ -65,7 +66,7 @@ EXPORTED = EditorSettings(
 """What an exported editor starts with, until its own best settings are measured."""
 
 CPU = Recipe()
-"""Two processor cores, about 100 minutes."""
+"""Two processor cores, some two hours (`compile` makes the difference)."""
 
 GPU = Recipe(
     data=DataSettings(triplets=300_000, large_triplets=150_000, look="full"),
@@ -92,6 +93,7 @@ def train(
     save_minutes: float = 5.0,
     wait: bool = False,
     data: Path | None = None,
+    start: Path | None = None,
 ) -> None:
     """Runs the stages in order; each goes on from what it finds in `out`.
 
@@ -103,12 +105,13 @@ def train(
         save_minutes: time between two saves of the state, in minutes.
         wait: let the latents stage wait for triplets that are still being made elsewhere.
         data: a folder of one's own triplets (see `wys.training.folder`) in place of the world.
+        start: an editor of the same recipe to train further: its tokenizer and autoencoder stay.
 
     Raises:
         WysError: a stage lacks what an earlier one makes.
     """
     sizes = (recipe.data.size, recipe.data.large_size)
-    autoencoder = partial(load_autoencoder, recipe.autoencoder, out, sizes[1])
+    autoencoder = partial(trained_autoencoder, recipe, out, start)
     record(out, recipe, device, processes, data)
     run = partial(launch, cache=out / "compiled", device=device, precision=recipe.precision)
 
@@ -119,19 +122,8 @@ def train(
         source = Tabletop(recipe.data) if data is None else Folder(data)
         make_data(source, recipe.data, out, workers)
     if "tokenizer" in stages and not (out / "tokenizer" / "vocab.json").exists():
-        instructions = (
-            text
-            for size in set(sizes)
-            for shard in require_shards(out / "data", "train", size)
-            for text in shard.instructions
-        )
-        build_tokenizer(
-            instructions,
-            out / "tokenizer",
-            vocabulary=recipe.vocabulary,
-            length=recipe.instruction_length,
-        )
-    if "autoencoder" in stages:
+        make_tokenizer(recipe, out, start)
+    if "autoencoder" in stages and start is None:
         run(
             train_autoencoder,
             processes,
@@ -139,8 +131,11 @@ def train(
         )
         curves("autoencoder", "loss", "squared_error", "psnr")
     if "latents" in stages:
-        if not (out / "latents" / "scale.json").exists():
+        scale = out / "latents" / "scale.json"
+        if not scale.exists() and start is None:
             measure_scale(autoencoder(), out, sizes)
+        elif not scale.exists():
+            write_json(scale, {"scaling_factor": autoencoder().config.scaling_factor})
         run(
             encode_shards,
             processes,
@@ -150,11 +145,38 @@ def train(
         run(
             train_denoiser,
             processes,
-            args=(recipe.denoiser, out, autoencoder, compile, save_minutes),
+            args=(recipe.denoiser, out, autoencoder, start, compile, save_minutes),
         )
-        curves("denoiser", "loss", "validation_clean", "change_iou", "grounding_head")
+        curves("denoiser", "loss", "validation_edit", "change_iou", "grounding_head")
     if "export" in stages:
-        export(recipe, out, out / "editor")
+        export(recipe, out, out / "editor", start)
+
+
+def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) -> AutoencoderKL:
+    """The autoencoder that was trained in `out`, or that of the editor `start`, in float32."""
+    if start is None:
+        return load_autoencoder(recipe.autoencoder, out, recipe.data.large_size)
+    vae = AutoencoderKL.from_pretrained(start / "vae").float()
+    return vae.eval().requires_grad_(False)
+
+
+def make_tokenizer(recipe: Recipe, out: Path, start: Path | None = None) -> None:
+    """Writes `out/tokenizer`: learned from the triplets, or that of the editor `start`."""
+    if start is not None:
+        save_tokenizer(CLIPTokenizer.from_pretrained(start / "tokenizer"), out / "tokenizer")
+        return
+    instructions = (
+        text
+        for size in {recipe.data.size, recipe.data.large_size}
+        for shard in require_shards(out / "data", "train", size)
+        for text in shard.instructions
+    )
+    build_tokenizer(
+        instructions,
+        out / "tokenizer",
+        vocabulary=recipe.vocabulary,
+        length=recipe.instruction_length,
+    )
 
 
 def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -> None:
@@ -168,10 +190,10 @@ def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -
         generate(source, settings, out / "data", workers, report)
 
 
-def export(recipe: Recipe, out: Path, folder: Path) -> None:
+def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -> None:
     """Writes the editor as it stands in `out/state`, also while training goes on."""
-    vae = load_autoencoder(recipe.autoencoder, out, recipe.data.large_size)
-    factor = 2 ** (len(recipe.autoencoder.channels) - 1)
+    vae = trained_autoencoder(recipe, out, start)
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
     unet, text, _ = load_networks(
         recipe.denoiser, out, vae.config.latent_channels, recipe.data.large_size // factor
     )
@@ -206,6 +228,8 @@ class Run:
     """Let the latents stage wait for triplets that another process is still making."""
     data: Path | None = None
     """A folder of one's own triplets in place of the tabletop world."""
+    start: Path | None = None
+    """An editor of the same recipe to train further; its tokenizer and autoencoder stay."""
 
 
 def main() -> None:

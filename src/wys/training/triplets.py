@@ -20,6 +20,7 @@ from torch import Tensor
 from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
 from wys.store import read_metadata, read_tensors, write_json, write_tensors
+from wys.tabletop.edits import KINDS
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import CLOSE_UP, FULL, PLAIN, Split
 from wys.training.folder import FolderBatch
@@ -32,7 +33,7 @@ CHUNK = 64
 class DataSettings:
     """What is drawn from the tabletop world, and how it is stored."""
 
-    triplets: int = 48_000
+    triplets: int = 72_000
     """Training triplets at the small size."""
     large_triplets: int = 24_000
     """Training triplets at the large size."""
@@ -107,6 +108,7 @@ class Tabletop:
             count,
             size=size,
             scene_range=scene_range,
+            kinds=(*KINDS, "absent"),
             edits_per_scene=self.edits_per_scene,
         )
 

@@ -51,23 +51,32 @@ def validate(
 ) -> dict[str, float]:
     """Figures of the averaged weights.
 
-    Keys: validation_clean (diffusion loss), change_iou; grounding of the change head, of the target
-    head and of |z0(image, text) - z0(image, none)| at timestep 800, and of choosing at random.
+    Keys: validation_clean (diffusion loss), validation_edit (the same where the noised latent is
+    the input's, at the timesteps that an edit begins with), change_iou; grounding of the change
+    head, of the target head and of |z0(image, text) - z0(image, none)|, and of choosing at random.
+    Maps are made as for an edit: from the input's latent, at timestep 800.
     """
     count, latent = batch.after.shape[:2]
     device = batch.after.device
     spread = (torch.arange(count, device=device) * 389) % 1000
     given = fixed_noise(batch, scale, spread, alphas, null_tokens, with_text=True)
     clean = _in_parts(predict, given)[:, :latent]
+    begun = fixed_noise(
+        batch, scale, 900 + spread // 10, alphas, null_tokens, with_text=True, from_input=True
+    )
+    edited = _in_parts(predict, begun)[:, :latent]
     change, target, difference = grounding_maps(predict, batch, scale, alphas, null_tokens)
     figures = {
         "validation_clean": float(
             diffusion_loss(clean, given.clean, batch.changed, losses.changed_weight)
         ),
+        "validation_edit": float(
+            diffusion_loss(edited, begun.clean, batch.changed, losses.changed_weight)
+        ),
         "change_iou": float(iou(change, batch.changed[:, 0]).mean()),
     }
     local = (batch.target > 0) & torch.tensor(
-        [kind != "add" for kind in batch.kinds], device=device
+        [kind not in ("add", "absent") for kind in batch.kinds], device=device
     )
     if batch.coverage.shape[1] == 0 or not local.any():
         return figures
@@ -103,6 +112,7 @@ def fixed_noise(
     null_tokens: Int[Tensor, " length"],
     *,
     with_text: bool,
+    from_input: bool = False,
 ) -> Noised:
     """The batch with the noise that every validation uses, and the image given."""
     count = batch.after.shape[0]
@@ -117,6 +127,7 @@ def fixed_noise(
         null_tokens=null_tokens,
         has_text=everywhere & with_text,
         has_image=everywhere,
+        from_input=everywhere & from_input,
     )
 
 
@@ -132,7 +143,10 @@ def grounding_maps(
     timestep = torch.full_like(batch.target, GROUNDING_TIMESTEP)
     full, image = (
         _in_parts(
-            predict, fixed_noise(batch, scale, timestep, alphas, null_tokens, with_text=with_text)
+            predict,
+            fixed_noise(
+                batch, scale, timestep, alphas, null_tokens, with_text=with_text, from_input=True
+            ),
         )
         for with_text in (True, False)
     )
