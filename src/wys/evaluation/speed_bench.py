@@ -61,8 +61,10 @@ class PeakMemory:
     milliseconds.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, resident: Callable[[], int] | None = None) -> None:
+        """Watches `device`; `resident` tells the process's memory in bytes, psutil's by default."""
         self.device = device
+        self._resident = resident or (lambda: psutil.Process().memory_info().rss)
         self.megabytes = 0.0
         self._over = threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -82,9 +84,8 @@ class PeakMemory:
             self._watcher.join()
 
     def _watch(self) -> None:
-        process = psutil.Process()
         while True:
-            self.megabytes = max(self.megabytes, process.memory_info().rss / 2**20)
+            self.megabytes = max(self.megabytes, self._resident() / 2**20)
             if self._over.wait(0.005):
                 return
 
