@@ -1,0 +1,1 @@
+"""Posed photographs from files: readers, one scene frame for all, camera paths and a way out."""

@@ -1,0 +1,123 @@
+"""Poses from JSON: nerfstudio's transforms.json, the instant-ngp dialect, and NeRF-synthetic.
+
+All give camera-to-world matrices with OpenGL's axes. Lenses stand once or at each frame, as
+fl_x fl_y cx cy w h with OpenCV's k1 k2 k3 p1 p2, or as camera_angle_x alone.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wys.datasets.frames import (
+    OPENCV_FROM_OPENGL,
+    Frame,
+    Frames,
+    number,
+    rigid_pose,
+    with_photos,
+)
+from wys.datasets.lens import Distortion, Optics
+from wys.errors import WysError
+from wys.store import read_json
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+"""What a photograph's name may end with; also tried where a file names it without suffix."""
+
+_LENS_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "perspective")
+
+
+def read_transforms(path: Path) -> Frames:
+    """The frames of a transforms.json, nerfstudio's or instant-ngp's.
+
+    Raises:
+        WysError: the file is missing or no such file, or a pose or lens is malformed.
+    """
+    return Frames(with_photos(_frames(path), path))
+
+
+def read_blender(folder: Path) -> Frames:
+    """The frames of a NeRF-synthetic folder; those of transforms_test.json are held out.
+
+    Raises:
+        WysError: a file is missing or malformed.
+    """
+    train = with_photos(_frames(folder / "transforms_train.json"), folder / "transforms_train.json")
+    test = folder / "transforms_test.json"
+    if not test.is_file():
+        return Frames(train)
+    held = with_photos(_frames(test), test)
+    return Frames(train + held, (False,) * len(train) + (True,) * len(held))
+
+
+def _frames(path: Path) -> list[Frame]:
+    content = read_json(path)
+    if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
+        raise WysError(f"{path} has no list of frames; it must be a transforms.json with poses.")
+    common = {key: value for key, value in content.items() if key != "frames"}
+    return [_frame(path, common, entry, i) for i, entry in enumerate(content["frames"])]
+
+
+def _frame(path: Path, common: dict[str, Any], entry: Any, index: int) -> Frame:
+    if not isinstance(entry, dict) or not isinstance(entry.get("file_path"), str):
+        raise WysError(f"{path}: frame {index} has no file_path; add it or take the frame out.")
+    what = f"{path}: frame {entry['file_path']}"
+    if "transform_matrix" not in entry:
+        raise WysError(f"{what} has no transform_matrix; add it or take the frame out.")
+    pose = rigid_pose(entry["transform_matrix"], what)
+    pose = pose * torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
+    return Frame(_photo(path.parent, entry["file_path"]), pose, _optics({**common, **entry}, what))
+
+
+def _photo(folder: Path, name: str) -> Path:
+    """The photograph that a frame names; where no such file is, the name with a known suffix."""
+    photo = folder / name
+    if not photo.is_file() and photo.suffix.lower() not in PHOTO_SUFFIXES:
+        for suffix in PHOTO_SUFFIXES:
+            candidate = photo.with_name(photo.name + suffix)
+            if candidate.is_file():
+                return candidate
+    return photo
+
+
+def _optics(values: dict[str, Any], what: str) -> Optics:
+    """The lens of a frame, from the file's own keys overridden by the frame's."""
+    model = values.get("camera_model", "OPENCV")
+    if model not in _LENS_MODELS or values.get("is_fisheye"):
+        raise WysError(
+            f"{what} has the lens model {model}{', fisheye' if values.get('is_fisheye') else ''}, "
+            "which is not read; undistort the photos first."
+        )
+    numbers = {
+        key: number(values, key, what)
+        for key in ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
+    }
+    bends = {key: number(values, key, what) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
+    if bends.pop("k4") != 0:
+        raise WysError(
+            f"{what} has a distortion k4, which is not read; undistort the photos first."
+        )
+    for key in ("fl_x", "fl_y", "w", "h", "camera_angle_x", "camera_angle_y"):
+        value = numbers[key]
+        if value is not None and value <= 0:
+            raise WysError(f"{what}: {key} is {value:g}, and must be above 0; correct it.")
+    for key in ("camera_angle_x", "camera_angle_y"):
+        if (numbers[key] or 0) >= math.pi:
+            raise WysError(f"{what}: {key} is {numbers[key]:g}, and must be below pi; use radians.")
+    fl_x, fl_y = numbers["fl_x"], numbers["fl_y"]
+    focal, angles = None, None
+    if fl_x is not None or fl_y is not None:
+        first = fl_x if fl_x is not None else fl_y
+        assert first is not None
+        focal = (first, fl_y if fl_y is not None else first)
+    elif numbers["camera_angle_x"] is not None:
+        angles = (numbers["camera_angle_x"], numbers["camera_angle_y"])
+    else:
+        raise WysError(f"{what} has neither fl_x nor camera_angle_x; add one of them.")
+    w, h, cx, cy = (numbers[key] for key in ("w", "h", "cx", "cy"))
+    centre = None if cx is None or cy is None else (cx, cy)
+    size = None if w is None or h is None else (math.ceil(h), math.ceil(w))
+    return Optics(focal, angles, centre, size, Distortion(**bends))
