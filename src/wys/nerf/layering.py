@@ -1,0 +1,130 @@
+"""A scene and edits of it, rendered as one: each field holds inside its own region of space.
+
+A point takes density and colour of the last edit whose region contains it, and of the fitted field
+where none does. A ray that does not meet what an edit may change is rendered with the samples and
+weights that it had before, so that it comes out the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from wys.camera import Camera, Rays
+from wys.nerf.region import Region
+from wys.nerf.rendering import Rendering, Samples, Shading, composite, render, sample, shade
+from wys.nerf.scene import Scene
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a scene shows after some of its edits, from any camera."""
+
+    fields: tuple[tuple[Scene, Region | None], ...]
+    """The fitted field (with None), then that of each edit with the region that it may change;
+    None: all of space."""
+
+    @property
+    def scene(self) -> Scene:
+        """The field of the last edit."""
+        return self.fields[-1][0]
+
+    @property
+    def has_relevance(self) -> bool:
+        return self.scene.relevance is not None
+
+    def to(self, device: torch.device | str) -> Look:
+        """The same on another device."""
+        return Look(tuple((scene.to(device), region) for scene, region in self.fields))
+
+    def with_scene(self, scene: Scene) -> Look:
+        """The same with another field for the last edit."""
+        return Look((*self.fields[:-1], (scene, self.fields[-1][1])))
+
+    def with_layer(self, scene: Scene, region: Region | None) -> Look:
+        """The same after one more edit."""
+        return Look((*self.fields, (scene, region)))
+
+    def __call__(self, camera: Camera, *, chunk: int = 4096) -> Rendering:
+        """What one camera sees: rgb [3, h, w], the others [1, h, w], float32 on the CPU.
+
+        The relevance is that of the last edit.
+
+        Args:
+            chunk: rays at once.
+        """
+        # An edit that may change everything hides all that came before it.
+        first = max(i for i, (_, region) in enumerate(self.fields) if region is None)
+        bottom = self.fields[first][0]
+        relevance = self.scene.relevance
+        shown = render(
+            Scene(bottom.radiance, relevance, background=bottom.background), camera, chunk=chunk
+        )
+        for last in range(first + 1, len(self.fields)):
+            region = self.fields[last][1]
+            assert region is not None
+            changed = region.seen_by(camera, shown.depth)[0]
+            if bool(changed.any()):
+                stack = Look(self.fields[first : last + 1])
+                shown = stack._over(shown, camera, changed, relevance, chunk)
+        return shown
+
+    @torch.no_grad()
+    def _over(
+        self,
+        shown: Rendering,
+        camera: Camera,
+        changed: Bool[Tensor, "h w"],
+        relevance: torch.nn.Module | None,
+        chunk: int,
+    ) -> Rendering:
+        """`shown` with the pixels in `changed` rendered from all fields."""
+        rays, device = camera.rays(), self.scene.device
+        origins, directions = rays.origins[changed], rays.directions[changed]
+        parts = []
+        for o, d in zip(origins.split(chunk), directions.split(chunk), strict=True):
+            samples = self._samples(Rays(o.to(device), d.to(device)))
+            shading = self._shade(samples)
+            if relevance is not None:
+                shading = replace(shading, relevance=relevance(samples.points))
+            parts.append(composite(samples, shading, self.scene.background)[0])
+
+        def put(name: str) -> Tensor:
+            image = getattr(shown, name).clone()
+            values = torch.cat([getattr(part, name) for part in parts]).float().cpu()
+            image[:, changed] = values.reshape(len(values), -1).T
+            return image
+
+        return Rendering(
+            rgb=put("rgb"),
+            depth=put("depth"),
+            opacity=put("opacity"),
+            relevance=None if relevance is None else put("relevance"),
+        )
+
+    def _samples(self, rays: Rays) -> Samples:
+        """The intervals that all fields ask for, cut into each other."""
+        each = [sample(scene, rays) for scene, _ in self.fields]
+        return replace(
+            each[0],
+            edges=torch.cat([s.edges for s in each], dim=1).sort(dim=1).values,
+            distances=torch.cat([s.distances for s in each], dim=1).sort(dim=1).values,
+        )
+
+    def _shade(self, samples: Samples) -> Shading:
+        """Every interval by the field that holds there."""
+        shading = replace(shade(self.fields[0][0], samples), relevance=None)
+        points = samples.points
+        for scene, region in self.fields[1:]:
+            assert region is not None
+            own = shade(scene, samples)
+            inside = replace(region, inside=region.inside.to(points.device)).contains(points)
+            shading = Shading(
+                density=torch.where(inside, own.density, shading.density),
+                rgb=torch.where(inside[..., None], own.rgb, shading.rgb),
+                relevance=None,
+            )
+        return shading
