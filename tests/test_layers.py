@@ -12,7 +12,7 @@ import wys
 ROOT = Path(wys.__file__).parent
 VALUES = {"errors", "image", "relevance", "camera", "seeds", "store", "views"}
 SIBLINGS = {"diffusion", "nerf", "datasets", "tabletop"}
-JOBS = {"image_edit", "scene_edit"}
+JOBS = ["image_edit", "scene_edit", "scene_folder"]
 UPPER = {"training", "evaluation"}
 
 
@@ -23,11 +23,12 @@ def allowed(layer: str) -> set[str]:
     if layer in SIBLINGS:
         return VALUES | {layer}
     if layer in JOBS:
-        return VALUES | SIBLINGS | {layer}
+        # A job may build on those before it.
+        return VALUES | SIBLINGS | set(JOBS[: JOBS.index(layer) + 1])
     if layer in UPPER:
-        return VALUES | SIBLINGS | JOBS | {layer}
+        return VALUES | SIBLINGS | set(JOBS) | {layer}
     if layer in {"apps", "__main__"}:
-        return VALUES | SIBLINGS | JOBS | UPPER | {"apps"}
+        return VALUES | SIBLINGS | set(JOBS) | UPPER | {"apps"}
     raise AssertionError(f"{layer} has no place in the layers")
 
 

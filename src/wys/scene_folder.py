@@ -1,0 +1,542 @@
+"""A scene's folder: photographs, the fitted field, and edits as layers that can be undone.
+
+    SCENE/
+      scene.json            what was read, the cameras, how the field was fitted, the list of layers
+      photos/NAME.png       the photographs as the field saw them, held-out ones too
+      radiance.safetensors  the fitted field
+      fit.png               held-out photographs beside renders
+      fit.safetensors       the state of a fit that is under way
+      layers/01-NAME/       one edit; each starts from the result of the one before
+        layer.json          instruction, method, settings, seed, figures
+        scene.safetensors   the field after the edit
+        views/NAME.png      the training photographs after the edit
+        relevance.safetensors  the relevance maps of the photographs it started from
+        region.safetensors  the part of space that the edit may change, where it was decided
+        state.safetensors   the state of an edit that is under way
+
+`scene.json` decides what counts: a layer that it does not name does not exist yet, or no more. Its
+replacement is the one moment in which a layer comes or goes, so a kill at any time leaves the scene
+before or the scene after. Nothing else in a folder is written twice. One process at a time may
+change a folder; any number may read it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wys.camera import Camera
+from wys.errors import WysError
+from wys.image import Picture, read_picture, write_picture
+from wys.nerf.field import FieldSettings
+from wys.nerf.fitting import FitSettings
+from wys.nerf.layering import Look
+from wys.nerf.region import Region
+from wys.nerf.scene import Scene
+from wys.store import read_json, read_metadata, read_tensors, write_json, write_tensors
+from wys.views import Capture, ViewSet
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes are then not kept apart.
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = "wys scene 1"
+RECORD = "scene.json"
+ORIGINAL = "original"
+"""What the scene without any layer is called."""
+
+FIT_SHEET = "fit.png"
+"""Held-out photographs beside renders of the fitted field."""
+
+_RADIANCE = "radiance.safetensors"
+_FIT = "fit.safetensors"
+_PHOTOS = "photos"
+_LAYERS = "layers"
+_LAYER_RECORD = "layer.json"
+_LAYER_SCENE = "scene.safetensors"
+_LAYER_VIEWS = "views"
+_LAYER_MAPS = "relevance.safetensors"
+_LAYER_REGION = "region.safetensors"
+_STATE = "state.safetensors"
+_LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One edit of a scene."""
+
+    folder: Path
+    record: Mapping[str, Any]
+    """What `layer.json` holds: "instruction", "method", "settings", "seed" and, once the edit is
+    finished, "result" with its figures."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name: the layer's number and what the user called it."""
+        return self.folder.name
+
+    def region(self) -> Region | None:
+        """The part of space that the edit may change; None where it was not decided."""
+        path = self.folder / _LAYER_REGION
+        if not path.exists():
+            return None
+        tensors = read_tensors(path)
+        try:
+            return Region(tensors["inside"].bool(), float(tensors["extent"]))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WysError(f"{path} holds no region; 'wys scene undo' takes the edit away.") from (
+                error
+            )
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+        """The state and its notes that `save_state` wrote last; None where it never did."""
+        path = self.folder / _STATE
+        return (read_tensors(path), read_metadata(path)) if path.exists() else None
+
+    def save_state(self, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+        """Replaces the state of an edit that is under way."""
+        write_tensors(self.folder / _STATE, tensors, notes)
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """The folder as it was when it was opened; what changes it returns it anew."""
+
+    path: Path
+    record: Mapping[str, Any]
+    """What `scene.json` holds."""
+
+    @staticmethod
+    def create(
+        path: Path,
+        capture: Capture,
+        fit: Mapping[str, Any],
+        instructions: Mapping[str, str] | None = None,
+    ) -> SceneFolder:
+        """A new folder with the photographs and no field yet; it appears whole or not at all.
+
+        Args:
+            fit: how the field is to be fitted: "field" and "settings" as JSON, "seed".
+            instructions: edits of this scene whose truth is known, by kind.
+
+        Raises:
+            WysError: the folder exists and is not empty, or cannot be written.
+        """
+        names = [*capture.train.names, *capture.held_out.names]
+        if len(set(names)) < len(names):
+            raise WysError(
+                "a held-out photograph has the name of a training photograph; rename it."
+            )
+        record = {
+            "format": FORMAT,
+            "source": capture.source,
+            "size": list(capture.train.size),
+            "background": capture.background,
+            "unbounded": capture.unbounded,
+            "scene_from_world": capture.scene_from_world.tolist(),
+            "train": _views_as_json(capture.train),
+            "held_out": _views_as_json(capture.held_out),
+            "instructions": None if instructions is None else dict(instructions),
+            "fit": {**fit, "result": None},
+            "layers": [],
+        }
+        with _whole_folder(path) as folder:
+            for views in (capture.train, capture.held_out):
+                for name, photo in zip(views.names, views.originals, strict=True):
+                    write_picture(folder / _PHOTOS / f"{name}.png", Picture(photo))
+            write_json(folder / RECORD, record)
+        return SceneFolder.open(path)
+
+    @staticmethod
+    def open(path: Path) -> SceneFolder:
+        """Reads the record of a folder.
+
+        Raises:
+            WysError: there is no such folder, it holds no scene, or its record is damaged.
+        """
+        if not path.exists():
+            raise WysError(f"{path} does not exist; 'wys scene fit DATA --out {path}' makes it.")
+        if not (path / RECORD).is_file():
+            raise WysError(f"{path} is no scene: it has no {RECORD}; 'wys scene fit' makes one.")
+        record = read_json(path / RECORD)
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise WysError(
+                f"{path / RECORD} is not of this version ({FORMAT}); fit the scene again."
+            )
+        missing = sorted(_KEYS - set(record))
+        if missing:
+            raise WysError(f"{path / RECORD} is damaged: it has no {missing[0]!r}; fit it again.")
+        return SceneFolder(path, record)
+
+    # ---------------------------------------------------------------- what was photographed
+
+    def capture(self) -> Capture:
+        """The photographs and their cameras.
+
+        Raises:
+            WysError: a photograph is missing, damaged or of another size, or a camera is none.
+        """
+        return Capture(
+            train=self._photos("train"),
+            held_out=self._photos("held_out"),
+            scene_from_world=torch.tensor(self.record["scene_from_world"]),
+            unbounded=self.record["unbounded"],
+            background=self.record["background"],
+            source=self.record["source"],
+        )
+
+    def _photos(self, split: str) -> ViewSet:
+        entries = self.record[split]
+        height, width = self.record["size"]
+        try:
+            names = tuple(str(entry["name"]) for entry in entries)
+            intrinsics = [entry["intrinsics"] for entry in entries]
+            poses = [entry["scene_from_camera"] for entry in entries]
+            cameras = Camera(
+                torch.tensor(intrinsics, dtype=torch.float32).reshape(-1, 4),
+                torch.tensor(poses, dtype=torch.float32).reshape(-1, 4, 4),
+                width,
+                height,
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WysError(
+                f"the cameras in {self.path / RECORD} are damaged; fit the scene again."
+            ) from error
+        return ViewSet(names, self._images(self.path / _PHOTOS, names), cameras)
+
+    def _images(self, folder: Path, names: Sequence[str]) -> Tensor:
+        """The pictures of some views, 8 bits."""
+        height, width = self.record["size"]
+        images = torch.empty((len(names), 3, height, width), dtype=torch.uint8)
+        for i, name in enumerate(names):
+            picture = read_picture(folder / f"{name}.png")
+            if picture.size != (height, width):
+                raise WysError(
+                    f"{folder / name}.png has {picture.size[1]} x {picture.size[0]} pixels, and "
+                    f"the scene {width} x {height}; put the picture of the fit back."
+                )
+            images[i] = picture.rgb
+        return images
+
+    # ---------------------------------------------------------------- the fit
+
+    @property
+    def fitted(self) -> bool:
+        return self.record["fit"]["result"] is not None
+
+    def fit_settings(self) -> tuple[FieldSettings, FitSettings, int]:
+        """How the field is fitted: its size, the settings of the steps, and the seed."""
+        fit = self.record["fit"]
+        try:
+            field = FieldSettings(**_tuples(fit["field"]))
+            return field, FitSettings(**_tuples(fit["settings"])), int(fit["seed"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WysError(
+                f"the settings of the fit in {self.path / RECORD} do not fit this program; fit the "
+                "scene again into another folder."
+            ) from error
+
+    def fit_state(self) -> dict[str, Tensor] | None:
+        """What `save_fit_state` wrote last; None where it never did."""
+        path = self.path / _FIT
+        return read_tensors(path) if path.exists() else None
+
+    def save_fit_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Replaces the state of a fit that is under way."""
+        write_tensors(self.path / _FIT, tensors)
+
+    def with_fit(self, scene: Scene, result: Mapping[str, Any]) -> SceneFolder:
+        """The folder with its fitted field, and the figures of the fit in its record."""
+        scene.save(self.path / _RADIANCE)
+        fit = {**self.record["fit"], "result": dict(result)}
+        folder = self._recorded({**self.record, "fit": fit})
+        (self.path / _FIT).unlink(missing_ok=True)
+        return folder
+
+    # ---------------------------------------------------------------- layers
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The finished edits, the first one first."""
+        return tuple(self._layer(name) for name in self.record["layers"])
+
+    def find_layer(self, name: str) -> Layer | None:
+        """A layer by its name, with or without its number; None for `ORIGINAL`.
+
+        Raises:
+            WysError: there is no such layer.
+        """
+        if name == ORIGINAL:
+            return None
+        for layer in reversed(self.layers):
+            if name in (layer.name, layer.name.split("-", 1)[-1]):
+                return layer
+        known = ", ".join([ORIGINAL, *self.record["layers"]])
+        raise WysError(f"{self.path} has no layer '{name}'; it has {known}.")
+
+    @property
+    def top(self) -> Layer | None:
+        """The last finished edit."""
+        return self.layers[-1] if self.layers else None
+
+    @property
+    def unfinished(self) -> Layer | None:
+        """The edit that was begun on top of the finished ones and is not done."""
+        number = len(self.record["layers"]) + 1
+        for folder in sorted((self.path / _LAYERS).glob(f"{number:02d}-*")):
+            if folder.name not in self.record["layers"] and (folder / _LAYER_RECORD).is_file():
+                return self._layer(folder.name)
+        return None
+
+    def look(self, layer: Layer | None) -> Look:
+        """What the scene shows after a layer; None: as it was fitted; raises as `scene`."""
+        look = Look(((self.scene(None), None),))
+        names = self.record["layers"]
+        for name in names[: names.index(layer.name) + 1] if layer else ():
+            each = self._layer(name)
+            region = each.region()
+            look = look.with_layer(self.scene(each), None if region is None else region.room)
+        return look
+
+    def scene(self, layer: Layer | None) -> Scene:
+        """The field after a layer; None: as it was fitted.
+
+        Raises:
+            WysError: the fit is not finished, or the file is damaged.
+        """
+        if not self.fitted:
+            raise WysError(
+                f"the fit of {self.path} is not finished; "
+                f"'wys scene fit DATA --out {self.path} --resume' goes on with it."
+            )
+        return Scene.load(self.path / _RADIANCE if layer is None else layer.folder / _LAYER_SCENE)
+
+    def train_views(self, layer: Layer | None) -> ViewSet:
+        """The training views after a layer: its edits beside the images that it started from."""
+        views = self.views_to_edit(self._below(layer)) if layer else self.capture().train
+        if layer is None:
+            return views
+        edits = self._images(layer.folder / _LAYER_VIEWS, views.names)
+        maps = read_tensors(layer.folder / _LAYER_MAPS)
+        return replace(
+            views,
+            edits=tuple(edits),
+            relevance=tuple(maps.get(name) for name in views.names),
+        )
+
+    def views_to_edit(self, layer: Layer | None) -> ViewSet:
+        """The training views that the next layer starts from: what stands after this one."""
+        views = self.train_views(layer)
+        return ViewSet(views.names, views.images, views.cameras)
+
+    def begin_layer(self, name: str, record: Mapping[str, Any]) -> Layer:
+        """Opens a layer on top: its folder with its record, without a result.
+
+        Args:
+            name: what the user calls it; its number is put before it.
+        """
+        self._tidy()
+        folder = self.path / _LAYERS / f"{len(self.record['layers']) + 1:02d}-{name}"
+        write_json(folder / _LAYER_RECORD, {**record, "result": None})
+        return self._layer(folder.name)
+
+    def with_layer(
+        self,
+        layer: Layer,
+        scene: Scene,
+        views: ViewSet,
+        region: Region | None,
+        result: Mapping[str, Any],
+    ) -> SceneFolder:
+        """The folder with a begun layer finished.
+
+        Args:
+            scene: the field after the edit.
+            views: the training views with their edits and relevance maps.
+            region: the part of space that the edit may change; None where it was not decided.
+            result: the figures of the edit, for its record.
+        """
+        scene.save(layer.folder / _LAYER_SCENE)
+        for name, image in zip(views.names, views.images, strict=True):
+            write_picture(layer.folder / _LAYER_VIEWS / f"{name}.png", Picture(image))
+        maps = {
+            name: values
+            for name, values in zip(views.names, views.relevance, strict=True)
+            if values is not None
+        }
+        write_tensors(layer.folder / _LAYER_MAPS, maps)
+        if region is not None:
+            extent = torch.tensor(region.extent, dtype=torch.float64)
+            write_tensors(layer.folder / _LAYER_REGION, {"inside": region.inside, "extent": extent})
+        write_json(layer.folder / _LAYER_RECORD, {**layer.record, "result": dict(result)})
+        folder = self._recorded({**self.record, "layers": [*self.record["layers"], layer.name]})
+        (layer.folder / _STATE).unlink(missing_ok=True)
+        return folder
+
+    def without_top(self) -> tuple[SceneFolder, str]:
+        """The folder without its last edit, and that edit's name.
+
+        No file of the scene below is touched. A damaged edit can be taken away as well.
+
+        Raises:
+            WysError: there is no edit.
+        """
+        if not self.record["layers"]:
+            raise WysError(f"{self.path} has no edit to undo.")
+        *below, top = self.record["layers"]
+        folder = self._recorded({**self.record, "layers": below})
+        folder._tidy()
+        return folder, top
+
+    def drop_unfinished(self) -> None:
+        """Removes an edit that was begun and not finished."""
+        self._tidy()
+
+    # ---------------------------------------------------------------- inside
+
+    def _below(self, layer: Layer) -> Layer | None:
+        index = self.record["layers"].index(layer.name)
+        return self._layer(self.record["layers"][index - 1]) if index else None
+
+    def _layer(self, name: str) -> Layer:
+        folder = self.path / _LAYERS / name
+        cure = f"'wys scene undo {self.path}' takes the edit away"
+        try:
+            record = read_json(folder / _LAYER_RECORD)
+        except WysError as error:
+            raise WysError(f"{str(error).removesuffix('.')}; {cure}.") from error
+        if not isinstance(record, dict) or not set(record) >= _LAYER_KEYS:
+            raise WysError(f"{folder / _LAYER_RECORD} is damaged; {cure}.")
+        return Layer(folder, record)
+
+    def _recorded(self, record: Mapping[str, Any]) -> SceneFolder:
+        write_json(self.path / RECORD, record)
+        return replace(self, record=record)
+
+    def _tidy(self) -> None:
+        """Removes the folders of layers that the record does not name."""
+        layers = self.path / _LAYERS
+        for folder in layers.iterdir() if layers.is_dir() else ():
+            if folder.name not in self.record["layers"]:
+                shutil.rmtree(folder)
+        if layers.is_dir() and not any(layers.iterdir()):
+            layers.rmdir()
+
+
+_KEYS = {
+    "source",
+    "size",
+    "background",
+    "unbounded",
+    "scene_from_world",
+    "train",
+    "held_out",
+    "instructions",
+    "fit",
+    "layers",
+}
+_LAYER_KEYS = {"instruction", "method", "settings", "seed", "result"}
+
+
+def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
+    """A copy of a scene with its finished layers; it appears whole or not at all.
+
+    Raises:
+        WysError: the target exists and is not empty, or cannot be written.
+    """
+    with _whole_folder(target) as folder:
+        for name in (RECORD, _RADIANCE, FIT_SHEET):
+            if name != FIT_SHEET or (source.path / name).exists():
+                shutil.copy2(source.path / name, folder / name)
+        shutil.copytree(source.path / _PHOTOS, folder / _PHOTOS)
+        for layer in source.layers:
+            shutil.copytree(layer.folder, folder / _LAYERS / layer.name)
+    return SceneFolder.open(target)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a scene's folder against every other process that would change it.
+
+    The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        WysError: another process holds it.
+    """
+    try:
+        file = (path / _LOCK).open("a+")
+    except OSError as error:
+        raise WysError(f"cannot write to {path}: {error.strerror or error}.") from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise WysError(
+                    f"another process (number {holder}) is changing {path}; wait for its end."
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
+
+
+def layer_name(instruction: str) -> str:
+    """A short name for a layer, from its instruction: letters, digits and dashes."""
+    words = re.findall(r"[a-z0-9]+", instruction.lower())
+    name = ""
+    for word in words:
+        if len(name) + len(word) > 31:
+            break
+        name = f"{name}-{word}" if name else word
+    return name or "edit"
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where settings have tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+
+
+def _views_as_json(views: ViewSet) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "intrinsics": k.tolist(), "scene_from_camera": pose.tolist()}
+        for name, k, pose in zip(
+            views.names, views.cameras.intrinsics, views.cameras.world_from_camera, strict=True
+        )
+    ]
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder that becomes `path` on success and disappears on failure."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise WysError(f"{path} is already there and not empty; choose another --out.")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        yield temporary
+        # mkdtemp makes private folders; a result is as readable as any folder the user makes.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(f"cannot write to {path}: {reason}; choose another --out.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
