@@ -1,4 +1,4 @@
-# make install | demo | test | lint | clean
+# make install | demo | demo-scene | test | lint | clean
 # PIP_FLAGS reaches pip, for example to choose the index of PyTorch's CPU or CUDA wheels.
 
 SHELL     := /bin/bash
@@ -9,7 +9,7 @@ BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.wys-installed
 WORKERS   ?= 2
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo demo-scene test lint format clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -23,6 +23,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/python examples/demo.py demo
+
+demo-scene: install
+	$(BIN)/python examples/demo_scene.py demo-scene
 
 lint: install
 	$(BIN)/ruff check .
@@ -38,4 +41,4 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 clean:
-	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) demo demo-scene build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

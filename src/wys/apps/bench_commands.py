@@ -1,17 +1,20 @@
-"""`wys bench`: how good and how fast an editor is, its best settings, and the tables."""
+"""`wys bench`: how good and how fast editors, fits and scene edits are, and the tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from wys.apps.options import EditorOptions, optional
+from wys.apps.options import EditorOptions, optional, overridden
+from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
+ReadGroup = Annotated[tyro.conf.OmitArgPrefixes[ReadOptions], tyro.conf.arg(name="read")]
 JsonFile = Annotated[Path | None, optional("FILE")]
 Size = Annotated[int | None, optional("PIXELS")]
 World = Literal["plain", "full", "clevr"]
@@ -153,6 +156,98 @@ def bench_tune(
     assert trial is not None
     write_json(out, settings_as_json(trial.settings))
     print(f"Settings in {out}")
+
+
+def bench_scene_fit(
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
+    json: JsonFile = None,
+    at: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S...")] = (10, 20, 40),
+    rays: Annotated[int | None, optional("N")] = None,
+    seed: int = 0,
+    read: ReadGroup = ReadOptions(),  # noqa: B008
+) -> None:
+    """Measure how good a field is after how many seconds, on held-out views.
+
+    Args:
+        data: What 'wys scene fit' takes: a capture, or tabletop:INDEX.
+        json: Write the rows to this file.
+        at: Seconds of fitting after which to look; the fit is planned to end at the last.
+        rays: Rays of each step.
+        seed: Seed of the field and of all draws.
+    """
+    read.check()
+    from wys.apps.progress import err, progress
+    from wys.apps.results import check_writable
+    from wys.apps.scene_data import read_data
+    from wys.evaluation.scene_fit_bench import SceneFitBenchSettings, scene_fit_bench
+    from wys.nerf.fitting import FitSettings
+
+    if json is not None:
+        check_writable(json)
+    with err.status("reading the photographs"):
+        capture, _ = read_data(data, read)
+    settings = SceneFitBenchSettings(fit=overridden(FitSettings(), rays=rays))
+    rows: list[dict[str, Any]] = []
+    with progress("fitting") as advance:
+        for row in scene_fit_bench(capture, settings, seed, at):
+            rows.append(row)
+            advance(len(rows), len(at))
+    height, width = capture.train.size
+    _report(rows, json, f"{data}: {len(capture.held_out)} held-out views, {width} x {height}")
+
+
+def bench_scene_edit(
+    quick: bool = False,
+    seed: int = 0,
+    json: JsonFile = None,
+    split: Literal["test", "validation"] = "test",
+    scenes: Annotated[int | None, optional("N")] = None,
+    kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
+    methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
+    pictures: Annotated[Path | None, optional("DIR")] = None,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Measure scene edits against the exact truth, from cameras never trained on.
+
+    Args:
+        quick: Two scenes and four kinds of edits, under 25 minutes on two cores.
+        seed: Seed of the scenes, the fits and the edits.
+        json: Write the rows to this file.
+        split: test is for figures to publish, validation for choices.
+        scenes: Number of scenes.
+        kinds: Only these kinds of edits.
+        methods: Only these; all if none is given.
+        pictures: Write a sheet of each scene and kind into this folder.
+    """
+    from wys.apps.progress import progress
+    from wys.apps.scene_results import write_sheet
+    from wys.evaluation.scene_bench import METHODS, QUICK, SceneCases, scene_bench
+    from wys.tabletop.posed import POSED_KINDS
+
+    for given, known, what in ((methods, METHODS, "method"), (kinds, POSED_KINDS, "kind")):
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise WysError(f"there is no {what} {unknown[0]}; there are {', '.join(known)}.")
+    cases = replace(QUICK if quick else SceneCases(), seed=seed, split=split)
+    cases = overridden(
+        cases,
+        scenes=scenes,
+        kinds=tuple(kind for kind in POSED_KINDS if kind in kinds) or None,
+    )
+    chosen = tuple(method for method in METHODS if not methods or method in methods)
+    loaded = _load(editor, json)
+    rows: list[dict[str, Any]] = []
+    with progress("measuring") as advance:
+        for step in scene_bench(loaded, cases, chosen):
+            advance(step.done, step.count)
+            rows = step.rows or rows
+            if step.pictures and pictures is not None:
+                sheet = [
+                    [(name, images[i]) for name, images in step.pictures.items()]
+                    for i in range(min(4, len(step.pictures["truth"])))
+                ]
+                write_sheet(pictures / f"{step.what}.png", sheet)
+    _report(rows, json, f"{cases.scenes} scenes, {cases.views} views of {cases.size} pixels")
 
 
 def bench_table(

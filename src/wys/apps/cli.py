@@ -36,6 +36,18 @@ COMMANDS = (
         "wys.apps.image_commands",
         "relevance",
     ),
+    *(
+        Command(f"scene {name}", help, f"wys.apps.{module}", name)
+        for name, help, module in (
+            ("fit", "fit a radiance field to posed photographs", "scene_commands"),
+            ("render", "render a scene as pictures or films", "scene_commands"),
+            ("info", "say what a scene's folder holds", "scene_commands"),
+            ("relevance", "show where it would change a scene", "scene_edit_commands"),
+            ("edit", "edit a scene, only where the instruction says", "scene_edit_commands"),
+            ("undo", "take the last edit of a scene away", "scene_commands"),
+            ("export", "write views with their cameras", "scene_commands"),
+        )
+    ),
     Command(
         "tabletop",
         "render sample images with their exact edits and masks",
@@ -62,6 +74,18 @@ COMMANDS = (
         "bench_tune",
     ),
     Command(
+        "bench scene-fit",
+        "measure how fast a field fits photographs",
+        "wys.apps.bench_commands",
+        "bench_scene_fit",
+    ),
+    Command(
+        "bench scene-edit",
+        "measure scene edits against exact truth",
+        "wys.apps.bench_commands",
+        "bench_scene_edit",
+    ),
+    Command(
         "bench table",
         "print a bench's JSON as a Markdown table",
         "wys.apps.bench_commands",
@@ -76,7 +100,7 @@ def usage(commands: Sequence[Command] = COMMANDS) -> str:
     lines = [f"  wys {command.words:<{width}}  {command.help}" for command in commands]
     return "\n".join(
         [
-            "wys edits an image by an instruction, only where the instruction says.",
+            "wys edits images and scenes by an instruction, only where the instruction says.",
             "",
             *lines,
             "",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -40,5 +41,107 @@ def progress(what: str) -> Iterator[Advance]:
 
         def advance(done: int, count: int) -> None:
             bar.update(task, completed=done, total=count)
+
+        yield advance
+
+
+class Saving:
+    """When to save the state of long work: as often as costs no more than a share of the time.
+
+    saving = Saving(share=0.03)
+    for step in work:
+        if saving.due():
+            with saving:
+                ...
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._begun = self._ended = time.monotonic()
+        self._cost = 0.0
+
+    def due(self) -> bool:
+        """Whether enough time has gone by since the last save; at first it has."""
+        return time.monotonic() - self._ended >= self._cost / self._share
+
+    def __enter__(self) -> None:
+        self._begun = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = time.monotonic()
+        self._cost = self._ended - self._begun
+
+
+AdvanceKind = Callable[[str, int, int], None]
+"""Called with (kind of step, steps of that kind done, steps of that kind in all)."""
+
+
+class TimeLeft:
+    """The time left of work whose steps are of several kinds, from the time that each kind takes.
+
+    A bar that counts all steps alike is wrong where slow and quick ones take turns.
+
+    Args:
+        kinds: in the order in which they come up.
+    """
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self._kinds = tuple(kinds)
+        self._seconds: dict[str, float] = {}
+        self._timed: dict[str, int] = {}
+        self._left: dict[str, int] = {}
+        self._last = time.monotonic()
+
+    def step(self, kind: str, done: int, count: int) -> None:
+        """One step of a kind is done since the last call."""
+        now = time.monotonic()
+        self._seconds[kind] = self._seconds.get(kind, 0.0) + now - self._last
+        self._timed[kind] = self._timed.get(kind, 0) + 1
+        self._left[kind] = count - done
+        self._last = now
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the kinds that have had a step."""
+        return sum(
+            left * self._seconds[kind] / self._timed[kind] for kind, left in self._left.items()
+        )
+
+    @property
+    def in_words(self) -> str:
+        """As 1:23; "at least" where a kind that comes later has not had a step yet."""
+        whole = round(self.seconds)
+        hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
+        later = self._kinds[-1:] and self._kinds[-1] not in self._left
+        return f"{'at least ' if later else ''}{hours}:{whole % 60:02}"
+
+
+@contextmanager
+def progress_of_kinds(what: str, kinds: Sequence[str]) -> Iterator[AdvanceKind]:
+    """A bar over steps of several kinds, such as edits of photographs and steps of a field."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[counts]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    time_left, counts = TimeLeft(kinds), dict[str, tuple[int, int]]()
+    with bar:
+        task = bar.add_task(what, total=None, counts="", left="")
+
+        def advance(kind: str, done: int, count: int) -> None:
+            time_left.step(kind, done, count)
+            counts[kind] = (done, count)
+            bar.update(
+                task,
+                completed=sum(d for d, _ in counts.values()),
+                total=sum(c for _, c in counts.values()),
+                counts=", ".join(f"{name} {d}/{c}" for name, (d, c) in counts.items()),
+                left=f"{time_left.in_words} left",
+            )
 
         yield advance

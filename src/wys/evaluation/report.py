@@ -30,12 +30,42 @@ SPEED_COLUMNS = {
     "ratio_to_published": "times published",
     "peak_mb": "peak MB",
 }
-_DIGITS = {"psnr_inside": 1, "psnr_outside": 1, "peak_mb": 0}
+SCENE_COLUMNS = {
+    "method": "method",
+    "kind": "edit",
+    "scene": "scene",
+    "iou": "mask IoU",
+    "psnr_inside": "PSNR inside (dB)",
+    "psnr_outside": "PSNR outside (dB)",
+    "ssim": "SSIM",
+    "consistency": "consistency (dB)",
+    "seconds": "s / edit",
+    "peak_mb": "peak MB",
+}
+FIT_COLUMNS = {
+    "seconds": "seconds",
+    "iterations": "steps",
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "peak_mb": "peak MB",
+}
+_DIGITS = {
+    "psnr_inside": 1,
+    "psnr_outside": 1,
+    "consistency": 1,
+    "ssim": 3,
+    "peak_mb": 0,
+}
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Key -> heading of the columns that the rows have, in the order of the tables."""
-    known = IMAGE_COLUMNS if any("method" in row for row in rows) else SPEED_COLUMNS
+    keys = {key for row in rows for key in row}
+    known = SPEED_COLUMNS
+    if "iterations" in keys:
+        known = FIT_COLUMNS
+    elif "method" in keys:
+        known = SCENE_COLUMNS if "scene" in keys else IMAGE_COLUMNS
     return {key: title for key, title in known.items() if any(key in row for row in rows)}
 
 

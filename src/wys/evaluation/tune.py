@@ -29,7 +29,7 @@ SMOOTHINGS = (0.0, 0.7, 1.0)
 THRESHOLDS: tuple[Threshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, "auto")
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
-STEPS = (10, 20)
+STEPS = (4, 10, 20)
 WORTH_DB = 0.1
 """More steps have to gain at least this much."""
 

@@ -1,0 +1,170 @@
+"""Groups of command line options of the scene commands; see `options` for the rules they keep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from wys.apps.options import optional, overridden, own
+from wys.errors import WysError
+
+if TYPE_CHECKING:
+    import torch
+
+    from wys.datasets.reading import ReadSettings
+    from wys.diffusion.editor import Editor
+    from wys.nerf.fitting import FitSettings
+    from wys.scene_edit import SceneEditSettings
+
+Method = Literal["wys", "paper", "published", "in2n", "per-frame"]
+"""The names of `scene_edit.PRESETS`."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a capture is read."""
+
+    downscale: float = 1.0
+    """Divide the photographs' size by this."""
+    holdout: Annotated[int | None, optional("N")] = None
+    """Hold out every Nth view for the figures (8; tabletop: 5); 0: none."""
+    max_views: Annotated[int | None, optional("N")] = None
+    """Take at most so many views, evenly spread (tabletop: 25)."""
+
+    def check(self) -> None:
+        """Raises WysError where a value makes no sense, before anything is read."""
+        if not self.downscale > 0 or (self.holdout or 0) < 0 or self.holdout == 1:
+            raise WysError("--downscale is above 0, and --holdout 0 (none) or at least 2.")
+        if self.max_views is not None and self.max_views < 3:
+            raise WysError(f"a scene needs at least 3 views, and --max-views is {self.max_views}.")
+
+    def settings(self) -> ReadSettings:
+        """The reader's settings with what was given."""
+        from wys.datasets.reading import ReadSettings
+
+        given = overridden(ReadSettings(), holdout=self.holdout, max_views=self.max_views)
+        return replace(given, downscale=self.downscale)
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How long and on what the field is fitted."""
+
+    iterations: Annotated[int | None, optional("N")] = None
+    """Optimiser steps."""
+    seconds: Annotated[float | None, optional("S")] = None
+    """Or: as many steps as take about this long here (measured first)."""
+    rays: Annotated[int | None, optional("N")] = None
+    """Rays of each step."""
+    seed: int = 0
+    """Seed of the field and of all draws."""
+    device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
+    """auto (CUDA where there is one), cpu, cuda or cuda:N."""
+
+    def check(self) -> None:
+        """Raises WysError where two budgets are given, or one is none."""
+        if self.iterations is not None and self.seconds is not None:
+            raise WysError("give --iterations or --seconds, not both.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise WysError(f"a fit takes more than {self.seconds:g} seconds.")
+
+    def settings(self) -> FitSettings:
+        """The default settings with what was given; `seconds` is for the caller to turn."""
+        from wys.nerf.fitting import FitSettings
+
+        return overridden(FitSettings(), iterations=self.iterations, rays=self.rays)
+
+
+@dataclass(frozen=True)
+class SceneMapOptions:
+    """How the relevance maps of the views are made; what is not given is the method's own."""
+
+    source: Annotated[Literal["difference", "head"] | None, own("{difference,head}")] = None
+    """From the predicted noise, or by the editor's relevance head."""
+    draws: Annotated[int | None, own("N")] = None
+    """Noise draws to average each map over (paper: 1)."""
+    timesteps: Annotated[tuple[float, ...] | None, own("FRACTION...")] = None
+    """Noise levels of the maps, 0 to 1, averaged (paper: 0.8)."""
+    smoothing: Annotated[float | None, own("SIGMA")] = None
+    """Blur of the raw maps, in latent pixels (paper: 0)."""
+    threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
+    """Change where the relevance is at least this share of the highest, or 'auto'."""
+    seed: int = 0
+    """Seed of all noise."""
+
+    def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
+        """The preset with what was given."""
+        maps = overridden(
+            preset.relevance or editor.settings.relevance,
+            source=self.source,
+            draws=self.draws,
+            timesteps=self.timesteps,
+            smoothing=self.smoothing,
+            threshold=self.threshold,
+        )
+        voting = preset.voting
+        if isinstance(self.threshold, float):
+            voting = replace(voting, agreement=max(self.threshold, 1e-6))
+        return overridden(preset, relevance=maps, threshold=self.threshold, voting=voting)
+
+
+@dataclass(frozen=True)
+class SceneGuideOptions:
+    """How the scene is edited; what is not given is the method's own setting."""
+
+    guidance_text: Annotated[float | None, own("S_T")] = None
+    """Guidance scale of the instruction (paper: 7.5)."""
+    guidance_image: Annotated[float | None, own("S_I")] = None
+    """Guidance scale of the photograph (paper: 1.5)."""
+    steps: Annotated[int | None, own("N")] = None
+    """Denoising steps of each edited photograph (paper: 20)."""
+    noise: Annotated[
+        tuple[float, float] | None,
+        tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: the method's own)"),
+    ] = None
+    """Range of the noise that a photograph's edit begins with, 0 to 1."""
+    every: Annotated[int | None, optional("N")] = None
+    """Steps of the field after each edited photograph (paper: 10)."""
+    passes: Annotated[float | None, optional("N")] = None
+    """How often each photograph is edited, on average."""
+    rest: Annotated[int | None, optional("N")] = None
+    """Steps of the field after the last edited photograph."""
+    rate: Annotated[float | None, optional("SHARE")] = None
+    """Learning rate of the field, relative to that of its fit."""
+    force: bool = False
+    """Edit also where no view shows what the instruction is about."""
+
+    def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
+        """The preset with what was given."""
+        own_edit = preset.edit or editor.settings.edit
+        guidance = overridden(own_edit.guidance, text=self.guidance_text, image=self.guidance_image)
+        edit = overridden(own_edit, guidance=guidance, steps=self.steps)
+        return overridden(
+            preset,
+            edit=edit,
+            noise=self.noise,
+            every=self.every,
+            passes=self.passes,
+            rest=self.rest,
+            rate=self.rate,
+        )
+
+
+def field_device(name: str) -> torch.device:
+    """The device that a field is put on; auto takes CUDA where there is one.
+
+    Raises:
+        WysError: the name is unknown, or this machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise WysError(
+            f"this machine has no device {name} that torch can use; use auto or cpu."
+        ) from error

@@ -1,0 +1,119 @@
+"""Pictures, films and points of scenes, and the time that is left."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wys.apps.progress import Saving, TimeLeft
+from wys.apps.scene_data import surface_points, to_world
+from wys.apps.scene_results import (
+    depth_image,
+    depth_range,
+    spread_indices,
+    write_film,
+    write_points,
+)
+from wys.camera import Camera, intrinsics_from_fov, look_at
+from wys.errors import WysError
+
+
+@given(st.integers(0, 500), st.integers(2, 12))
+def test_a_sheet_takes_views_from_first_to_last(count: int, most: int) -> None:
+    chosen = spread_indices(count, most)
+    assert len(chosen) == min(count, most) and chosen == sorted(set(chosen))
+    assert not count or (chosen[0] == 0 and chosen[-1] == count - 1)
+
+
+def test_near_is_bright_and_emptiness_black() -> None:
+    depth = torch.tensor([[[1.0, 2.0, 4.0, 1.0]]])
+    opacity = torch.tensor([[[1.0, 1.0, 1.0, 0.0]]])
+    near, far = depth_range([depth], [opacity])
+    assert (near, far) == (1.0, 4.0)
+    brightness = depth_image(depth, opacity, near, far).sum(dim=0)[0].tolist()
+    assert brightness[0] > brightness[1] > brightness[2] and brightness[3] == 0
+    # Where nothing stands there still is a range to divide by.
+    near, far = depth_range([depth], [torch.zeros_like(opacity)])
+    assert 0 < near < far
+
+
+def test_a_film_holds_its_frames(tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    path = tmp_path / "film.mp4"
+    write_film(path, (torch.full((3, 11, 15), i / 4) for i in range(5)), 8.0)
+    frames = imageio_ffmpeg.read_frames(path)
+    facts = next(frames)
+    assert facts["fps"] == 8 and all(side % 2 == 0 for side in facts["size"])
+    means = [np.frombuffer(frame, dtype=np.uint8).mean() for frame in frames]
+    assert np.allclose(means, [0, 64, 128, 191, 255], atol=4)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WysError, match="at least 1 frame"):
+        write_film(tmp_path / "film.mp4", [], 8.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_points_without_relevance_have_no_such_property(tmp_path: Path) -> None:
+    points = torch.tensor([[1.0, 2, 3], [-4, 5, 0.5]])
+    write_points(tmp_path / "p.ply", points, torch.tensor([[0.0, 0.5, 1], [1, 0, 0]]), None)
+    head, body = (tmp_path / "p.ply").read_bytes().split(b"end_header\n", 1)
+    assert b"element vertex 2\n" in head and b"relevance" not in head
+    assert np.frombuffer(body[:12], "<f4").tolist() == [1, 2, 3]
+    assert list(body[12:15]) == [0, 128, 255] and len(body) == 2 * 15
+
+
+def test_surface_points_lie_where_the_camera_unprojects_them() -> None:
+    eyes = torch.tensor([[0.0, -3, 1], [2, 2, 1]])
+    poses = look_at(eyes, torch.zeros(2, 3), torch.tensor([0.0, 0, 1]))
+    cameras = Camera(intrinsics_from_fov(torch.tensor([50.0, 40]), 4, 6), poses, 6, 4)
+    draw = torch.Generator().manual_seed(0)
+    along_z = 1 + torch.rand(2, 24, generator=draw)
+    pixels = cameras.pixel_centres().reshape(-1, 2).expand(2, -1, 2)
+    expected = cameras.unproject(pixels, along_z)
+    distance = (expected - eyes[:, None]).norm(dim=-1).reshape(2, 1, 4, 6)
+    opacity = torch.ones_like(distance)
+    opacity[0, 0, 0] = 0.2
+    colours = torch.rand(2, 3, 4, 6, generator=draw)
+    points, rgb = surface_points(list(distance), list(opacity), list(colours), cameras)
+    assert len(points) == 2 * 24 - 6
+    torch.testing.assert_close(points, expected.reshape(-1, 3)[6:], atol=1e-5, rtol=1e-5)
+    assert torch.equal(rgb[-1], colours[1, :, 3, 5])
+
+    similarity = torch.tensor([[0.0, -2, 0, 1], [2, 0, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
+    world = to_world(points, similarity)
+    there = world @ similarity[:3, :3].T + similarity[:3, 3]
+    torch.testing.assert_close(there, points, atol=1e-5, rtol=1e-5)
+
+
+def test_the_time_left_weighs_slow_and_quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("wys.apps.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft(("photographs", "field"))
+    for i in range(1, 4):
+        now[0] += 10
+        left.step("photographs", i, 10)
+    assert left.seconds == pytest.approx(70) and left.in_words == "at least 1:10"
+    now[0] += 2
+    left.step("field", 1, 101)
+    assert left.seconds == pytest.approx(70 + 200) and left.in_words == "4:30"
+    left.step("field", 1, 5_001)
+    assert left.in_words.count(":") == 2
+
+
+def test_states_are_saved_as_often_as_their_cost_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("wys.apps.progress.time.monotonic", lambda: now[0])
+    saving = Saving(share=0.1)
+    assert saving.due()
+    with saving:
+        now[0] += 2
+    now[0] += 19
+    assert not saving.due()
+    now[0] += 1
+    assert saving.due()

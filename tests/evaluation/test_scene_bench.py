@@ -1,0 +1,116 @@
+"""The scene bench: its measures against slow references, and a run at toy size."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from wys.diffusion.editor import Editor
+from wys.errors import WysError
+from wys.evaluation.scene_bench import METHODS, SceneCases, rows_of, scene_bench, warp_error
+from wys.nerf.fitting import FitSettings, RelevanceFitSettings
+from wys.tabletop.posed import posed_edit, posed_views
+from wys.tabletop.raytracer import render
+
+TOY = SceneCases(
+    scenes=1,
+    kinds=("recolour", "remove"),
+    views=4,
+    held_out=2,
+    size=32,
+    iterations=6,
+    passes=0.5,
+    every=2,
+)
+
+
+@pytest.fixture(scope="module")
+def rows(editor: Editor) -> list[dict[str, object]]:
+    learning = RelevanceFitSettings(iterations=5, rays=64)
+    steps = list(scene_bench(editor, TOY, METHODS, FitSettings(rays=64), learning))
+    assert [step.done for step in steps] == sorted(step.done for step in steps)
+    assert steps[-1].done == steps[-1].count
+    shown = [step.pictures for step in steps if step.pictures]
+    assert [set(pictures) for pictures in shown] == [{"before", "truth", *METHODS}] * 2
+    assert steps[-1].rows is not None
+    return steps[-1].rows
+
+
+def test_rows_have_the_names_that_scripts_read(rows: list[dict[str, object]]) -> None:
+    names = "method kind scene iou psnr_inside psnr_outside ssim consistency seconds peak_mb stray"
+    assert all(list(row) == names.split() for row in rows)
+    for method in METHODS:
+        own = [row for row in rows if row["method"] == method]
+        assert [(row["kind"], row["scene"]) for row in own] == [
+            ("all", "all"),
+            ("recolour", "all"),
+            ("recolour", 0),
+            ("remove", "all"),
+            ("remove", 0),
+        ]
+    json.dumps(rows, allow_nan=False)
+
+
+def test_methods_without_a_region_have_no_iou(rows: list[dict[str, object]]) -> None:
+    known = {row["method"] for row in rows if row["iou"] is not None}
+    assert known == {"published", "wys", "field", "single-view"}
+    masks = [row for row in rows if row["method"] in ("field", "single-view")]
+    assert all(row["psnr_inside"] is None and row["ssim"] is None for row in masks)
+
+
+def test_pooling_is_over_pixels(rows: list[dict[str, object]]) -> None:
+    noop = {(row["kind"], row["scene"]): row for row in rows if row["method"] == "noop"}
+    both = [noop["recolour", 0]["psnr_outside"], noop["remove", 0]["psnr_outside"]]
+    assert min(both) <= noop["all", "all"]["psnr_outside"] <= max(both)
+
+
+def test_exact_renders_agree_with_each_other() -> None:
+    """Surfaces of one scene look alike from neighbours, and a change of one view shows."""
+    case = posed_edit(0, 0, "recolour", "validation")
+    posed = posed_views(case, views=8, held_out=2, size=48)
+    cameras = posed.cameras[:4]
+    shown = render(case.before[[0] * 4], cameras, samples=1)
+    alike = warp_error(shown.rgb, shown.depth, cameras).psnr()
+    torn = shown.rgb.clone()
+    torn[1] = 1 - torn[1]
+    apart = warp_error(torn, shown.depth, cameras).psnr()
+    assert alike is not None and apart is not None
+    assert alike > 20 and apart < alike - 8
+
+
+def test_the_warp_is_a_lookup_through_the_depth() -> None:
+    case = posed_edit(0, 1, "remove", "validation")
+    posed = posed_views(case, views=6, held_out=2, size=16)
+    cameras = posed.cameras[:2]
+    shown = render(case.before[[0, 0]], cameras, samples=1)
+    found = warp_error(shown.rgb, shown.depth, cameras)
+    count = 0
+    for row in range(16):
+        for column in range(16):
+            depth = shown.depth[0, row, column]
+            if depth == torch.inf:
+                continue
+            pixel = torch.tensor([[column + 0.5, row + 0.5]])
+            point = cameras[0].unproject(pixel, depth[None])
+            (there,), (far,) = cameras[1].project(point)
+            x, y = there.tolist()
+            if far <= 0 or not (0 <= x <= 16 and 0 <= y <= 16):
+                continue
+            # Rounding in the middle between two pixels may go either way; leave those out.
+            i, j = min(int(y), 15), min(int(x), 15)
+            if abs(float(shown.depth[1, i, j]) - float(far)) < 0.02 * float(far):
+                count += 1
+    assert abs(int(found.count[0]) / 3 - count) <= 0.03 * 256
+    assert found.count[1] == 0
+
+
+def test_pooled_rows_of_two_scenes(rows: list[dict[str, object]]) -> None:
+    assert rows_of([]) == []
+    assert len(rows) == 5 * (len(METHODS) + 2)
+
+
+@pytest.mark.parametrize("wrong", [{"scenes": 0}, {"views": 2}, {"held_out": 0}])
+def test_too_little_to_measure_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(WysError):
+        replace(TOY, **wrong)
