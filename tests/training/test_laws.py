@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wys.training.denoiser import (
     balanced_bce,
     class_shares,
+    dice_loss,
     diffusion_loss,
     draw_timesteps,
     noised,
@@ -97,6 +98,24 @@ def test_balanced_loss_of_no_opinion_is_log_two_for_any_area():
     torch.testing.assert_close(
         balanced_bce(torch.zeros_like(share), share), torch.full((2,), math.log(2))
     )
+
+
+def test_the_overlap_is_that_of_counted_sets():
+    draw = torch.Generator().manual_seed(1)
+    predicted, truth = (torch.rand(3, 1, 8, 8, generator=draw) > 0.6 for _ in range(2))
+    loss = dice_loss(torch.where(predicted, 50.0, -50.0), truth.float())
+    for i in range(3):
+        first, second = set(predicted[i].nonzero()), set(truth[i].nonzero())
+        both = sum(bool((a == b).all()) for a in first for b in second)
+        assert float(loss[i]) == pytest.approx(
+            1 - (2 * both + 1) / (len(first) + len(second) + 1), abs=1e-5
+        )
+
+
+def test_where_nothing_changes_the_overlap_asks_for_nothing():
+    empty = torch.zeros(1, 1, 8, 8)
+    assert float(dice_loss(torch.full_like(empty, -50.0), empty)) == pytest.approx(0)
+    assert float(dice_loss(torch.full_like(empty, 50.0), empty)) > 0.9
 
 
 def test_class_shares_add_up_to_the_coverage():

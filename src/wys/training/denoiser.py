@@ -47,6 +47,9 @@ class LossSettings:
     """Pixels that change weigh 1 + this in the diffusion loss, relative to the others."""
     change: float = 0.6
     """Weight of predicting which pixels change."""
+    overlap: float = 0.5
+    """Weight of the overlap between predicted and true change: unlike the balanced cross entropy,
+    it punishes a halo around the region."""
     target: float = 0.6
     """Weight of predicting the named object's silhouette."""
     shape: float = 0.6
@@ -209,6 +212,19 @@ def balanced_bce(
     return (inside + outside) / 2
 
 
+def dice_loss(
+    logits: Float[Tensor, "b 1 h w"], share: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, " b"]:
+    """One minus the soft overlap of prediction and truth (Milletari et al. 2016, V-Net).
+
+    One pixel is added to both areas, so that an empty truth asks for an empty prediction.
+    """
+    predicted = logits.sigmoid()
+    both = (predicted * share).sum(dim=(1, 2, 3))
+    areas = predicted.sum(dim=(1, 2, 3)) + share.sum(dim=(1, 2, 3))
+    return 1 - (2 * both + 1) / (areas + 1)
+
+
 def _mean_over(values: Float[Tensor, "b 1 h w"], share: Float[Tensor, "b 1 h w"]) -> Tensor:
     # An area below one latent pixel counts as one: otherwise a speck would have full weight.
     return (values * share).sum(dim=(1, 2, 3)) / share.sum(dim=(1, 2, 3)).clamp(min=1)
@@ -244,10 +260,10 @@ def losses(
     parts = {
         "clean": diffusion_loss(clean, given.clean, batch.changed, settings.changed_weight),
         "change": _mean_of(balanced_bce(change, batch.changed), both),
+        "overlap": _mean_of(dice_loss(change, batch.changed), both),
     }
-    total = settings.clean * parts["clean"] + settings.change * parts["change"]
     if batch.coverage.shape[1] == 0:
-        return total, parts
+        return _weighted_sum(parts, settings), parts
     slots = torch.arange(batch.coverage.shape[1], device=output.device)
     is_target = (batch.target[:, None] == slots + 1)[..., None, None]
     silhouette = (batch.coverage * is_target).sum(1, keepdim=True)
@@ -264,9 +280,11 @@ def losses(
     parts["shape"] = _mean_of((on_objects + elsewhere) / 2, given.has_image)
     parts["material"] = _mean_of(class_loss(material, materials), given.has_image)
     parts["colour"] = _mean_of(class_loss(colour, colours), given.has_image)
-    for name in ("target", "shape", "material", "colour"):
-        total = total + getattr(settings, name) * parts[name]
-    return total, parts
+    return _weighted_sum(parts, settings), parts
+
+
+def _weighted_sum(parts: dict[str, Tensor], settings: LossSettings) -> Tensor:
+    return torch.stack([getattr(settings, name) * part for name, part in parts.items()]).sum()
 
 
 def _mean_of(values: Float[Tensor, " b"], chosen: Bool[Tensor, " b"]) -> Tensor:
