@@ -38,6 +38,7 @@ from wys.relevance import (
     Threshold,
     Verdict,
     normalise,
+    relevance_mask,
     smooth,
 )
 from wys.seeds import generator, normal
@@ -169,9 +170,8 @@ def agreed_region(
         values: the maps of the views, by one scale.
         how: how the maps were made; its threshold makes the masks.
     """
-    stacked = torch.stack(list(values))
-    maps = RelevanceMap(stacked, stacked, None, views.names, views.size, how)
-    return vote_region(maps.mask().at(views.size).float(), views.cameras, voting)
+    masks = relevance_mask(torch.stack(list(values)), views.size, how.threshold).at(views.size)
+    return vote_region(masks.float(), views.cameras, voting)
 
 
 @dataclass(frozen=True)
@@ -526,9 +526,7 @@ class _Eyes:
         if self.settings.stretched:
             low, high = values.min(), values.max()
             values = (values - low) / (high - low).clamp(min=1e-12)
-        settings = self.settings
-        found = RelevanceMap(values, values, None, ("",), self.views.size, RelevanceSettings())
-        return found.mask(settings.threshold)
+        return relevance_mask(values, self.views.size, self.settings.threshold)
 
     def edited(self, state: SceneEditState) -> Bool[Tensor, "n h w"] | None:
         """The masks of the photographs that have an edit; None where there is no held region."""

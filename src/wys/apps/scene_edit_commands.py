@@ -112,15 +112,14 @@ def mask_of(
     """The pixels of a view that look at a region; without one, those of high relevance."""
     import torch
 
-    from wys.relevance import RelevanceMap, RelevanceSettings
+    from wys.relevance import relevance_mask
 
     if region is not None:
         return region.seen_by(camera, shown.depth)
     if shown.relevance is None:
         return torch.ones_like(shown.depth, dtype=torch.bool)
-    values, size = shown.relevance[None], (camera.height, camera.width)
-    found = RelevanceMap(values, values, None, ("",), size, RelevanceSettings())
-    return found.mask(threshold).at(size)[0]
+    size = (camera.height, camera.width)
+    return relevance_mask(shown.relevance[None], size, threshold).at(size)[0]
 
 
 def _find(

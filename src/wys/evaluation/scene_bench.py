@@ -37,7 +37,7 @@ from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit
 from wys.nerf.layering import Look
 from wys.nerf.region import region_mask
 from wys.nerf.scene import Scene
-from wys.relevance import RelevanceMap, RelevanceSettings
+from wys.relevance import relevance_mask
 from wys.scene_edit import (
     IN2N,
     PRESETS,
@@ -265,9 +265,7 @@ class SceneCase:
         values = torch.stack([each for each in shown if each is not None] or [torch.zeros(1, 1, 1)])
         if len(values) < len(views):
             return torch.zeros((len(views), *views.size), dtype=torch.bool)
-        names = ("",) * len(views)
-        maps = RelevanceMap(values, values, None, names, views.size, RelevanceSettings())
-        return maps.mask(settings.threshold).at(views.size)[:, 0]
+        return relevance_mask(values, views.size, settings.threshold).at(views.size)[:, 0]
 
     def mask_scores(
         self, look: Look, state: SceneEditState, settings: SceneEditSettings
