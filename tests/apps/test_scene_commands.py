@@ -24,8 +24,8 @@ from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import RelevanceFitSettings
 from wys.nerf.region import RegionSettings
 from wys.nerf.relevance_field import RelevanceFieldSettings
-from wys.scene_edit import PRESETS
 from wys.scene_folder import SceneFolder, locked
+from wys.scene_settings import PRESETS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = FieldSettings(
@@ -53,7 +53,7 @@ def small(monkeypatch: pytest.MonkeyPatch, editor: Editor) -> None:
     monkeypatch.setattr("wys.apps.options.EditorOptions.load", lambda self: editor)
     voting = RegionSettings(resolution=24)
     presets = {name: replace(preset, voting=voting) for name, preset in PRESETS.items()}
-    monkeypatch.setattr("wys.scene_edit.PRESETS", presets)
+    monkeypatch.setattr("wys.scene_settings.PRESETS", presets)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     monkeypatch.setattr("wys.nerf.field.FieldSettings", lambda: SMALL)

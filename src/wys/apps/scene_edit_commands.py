@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from wys.nerf.region import Region
     from wys.nerf.rendering import Rendering
     from wys.relevance import Threshold
-    from wys.scene_edit import SceneEditSettings, SceneEditState, SceneEditStep
+    from wys.scene_edit import SceneEditStep
     from wys.scene_folder import Layer, SceneFolder
+    from wys.scene_settings import SceneEditSettings
+    from wys.scene_state import SceneEditState
     from wys.views import Capture, ViewSet
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
@@ -72,8 +74,8 @@ def relevance(
     _check_instruction(instruction)
     from wys.apps.progress import err
     from wys.apps.results import in_words, result_folder
-    from wys.scene_edit import PRESETS
     from wys.scene_folder import SceneFolder
+    from wys.scene_settings import PRESETS
 
     folder = SceneFolder.open(scene)
     look = folder.look(folder.top)
@@ -130,28 +132,19 @@ def _find(
     settings: SceneEditSettings,
     seed: int,
 ) -> Found:
-    """The first half of `edit_scene`: maps of all views, the relevance field, the region."""
-    from wys.apps.progress import progress
-    from wys.nerf.fitting import RelevanceFitSettings, fit_relevance
-    from wys.scene_edit import agreed_region, normalise_across, scene_relevance, verdict_of
+    """What the edit finds out before it begins."""
+    from wys.apps.progress import progress_of_kinds
+    from wys.scene_edit import locate, verdict_of
+    from wys.scene_state import SceneEditState
 
-    maps = []
-    with progress("looking for what the instruction changes") as advance:
-        for i, made in scene_relevance(editor, views, instruction, settings.relevance, seed=seed):
-            maps.append(made)
-            advance(i + 1, len(views))
-    verdict, values = verdict_of(maps), normalise_across(maps)
-    for i, value in enumerate(values):
-        views = views.with_relevance(i, value)
-    field = look.scene.with_relevance(seed)
-    with progress("learning where it is in the scene") as advance:
-        for step in fit_relevance(field, views, RelevanceFitSettings(), seed):
-            advance(step.iteration, step.count)
-    region = None
-    if verdict != "whole image":
-        how = settings.relevance or editor.settings.relevance
-        region = agreed_region(values, views, how, settings.voting)
-    return Found(look.with_scene(field), region, verdict, settings)
+    state = SceneEditState.begin(look.scene, views)
+    kinds = {"relevance": "maps", "field": "relevance"}
+    with progress_of_kinds("looking", tuple(kinds.values())) as advance:
+        for step in locate(editor, state, instruction, settings, seed=seed):
+            state = step.state
+            advance(kinds[step.phase], step.index, step.count)
+    verdict = verdict_of([found for found in state.maps if found is not None])
+    return Found(look.with_scene(state.scene), state.region, verdict, settings)
 
 
 def _write_preview(
@@ -252,8 +245,8 @@ def edit(
     _check_instruction(instruction)
     from wys.apps.progress import err
     from wys.apps.results import in_words
-    from wys.scene_edit import PRESETS
     from wys.scene_folder import RECORD, SceneFolder, copy_scene, layer_name, locked
+    from wys.scene_settings import PRESETS
 
     title = layer_name(instruction if name is None else name)
     source = SceneFolder.open(scene)
@@ -356,10 +349,11 @@ def _edit(
     """Begins or goes on; None where there is nothing to edit."""
     from wys.apps.progress import Saving, progress_of_kinds
     from wys.evaluation.speed_bench import PeakMemory
-    from wys.scene_edit import NOTHING, SceneEditState, edit_scene
+    from wys.scene_edit import NOTHING, edit_scene
+    from wys.scene_state import SceneEditState
 
     below = folder.top
-    scene = folder.scene(below).to(editor.device)
+    look = folder.look(below).to(editor.device)
     views = folder.views_to_edit(below)
     instruction, seed = layer.record["instruction"], layer.record["seed"]
     state, before = None, 0.0
@@ -367,7 +361,8 @@ def _edit(
     if saved is not None:
         tensors, notes = saved
         assert settings.relevance is not None
-        state = SceneEditState.from_tensors(tensors, scene, views, instruction, settings.relevance)
+        how = settings.relevance
+        state = SceneEditState.from_tensors(tensors, look.scene, views, instruction, how)
         before = float(notes["seconds"])
 
     def steps() -> Iterator[SceneEditStep]:
@@ -375,7 +370,7 @@ def _edit(
         try:
             yield from edit_scene(
                 editor,
-                scene,
+                look,
                 views,
                 instruction,
                 settings,

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from wys.datasets.reading import ReadSettings
     from wys.diffusion.editor import Editor
     from wys.nerf.fitting import FitSettings
-    from wys.scene_edit import SceneEditSettings
+    from wys.scene_settings import SceneEditSettings
 
 Method = Literal["wys", "paper", "published", "in2n", "per-frame"]
-"""The names of `scene_edit.PRESETS`."""
+"""The names of `scene_settings.PRESETS`."""
 
 
 @dataclass(frozen=True)

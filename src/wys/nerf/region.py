@@ -54,6 +54,11 @@ class Region:
     extent: float
     """Half the side of the cube in scene units."""
 
+    @staticmethod
+    def empty(settings: RegionSettings) -> Region:
+        """The region of views that find nothing."""
+        return Region(torch.zeros((settings.resolution,) * 3, dtype=torch.bool), settings.extent)
+
     @property
     def is_empty(self) -> bool:
         return not bool(self.inside.any())
