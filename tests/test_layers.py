@@ -19,6 +19,7 @@ JOBS = [
     "scene_state",
     "scene_watchdog",
     "scene_edit",
+    "scene_layer",
     "scene_folder",
 ]
 UPPER = {"training", "evaluation"}

@@ -24,8 +24,9 @@ from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import RelevanceFitSettings
 from wys.nerf.region import RegionSettings
 from wys.nerf.relevance_field import RelevanceFieldSettings
-from wys.scene_folder import SceneFolder, locked
+from wys.scene_folder import SceneFolder
 from wys.scene_settings import PRESETS
+from wys.store import locked
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = FieldSettings(

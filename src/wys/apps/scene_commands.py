@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from wys.nerf.fitting import FitSettings
     from wys.nerf.rendering import Rendering
     from wys.nerf.scene import Scene
-    from wys.scene_folder import Layer, SceneFolder
+    from wys.scene_folder import SceneFolder
+    from wys.scene_layer import Layer
     from wys.views import ViewSet
 
 ReadGroup = Annotated[tyro.conf.OmitArgPrefixes[ReadOptions], tyro.conf.arg(name="read")]
@@ -54,7 +55,8 @@ def fit(
     read.check()
     how.check()
     device = field_device(how.device)
-    from wys.scene_folder import RECORD, SceneFolder, locked
+    from wys.scene_folder import RECORD, SceneFolder
+    from wys.store import locked
 
     if not (out / RECORD).is_file():
         folder = _begin(data, out, read, how, device)
@@ -354,7 +356,8 @@ def undo(scene: ScenePath) -> None:
     Args:
         scene: Folder of the scene.
     """
-    from wys.scene_folder import SceneFolder, locked
+    from wys.scene_folder import SceneFolder
+    from wys.store import locked
 
     SceneFolder.open(scene)
     with locked(scene):

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from wys.nerf.rendering import Rendering
     from wys.relevance import Threshold
     from wys.scene_edit import SceneEditStep
-    from wys.scene_folder import Layer, SceneFolder
+    from wys.scene_folder import SceneFolder
+    from wys.scene_layer import Layer
     from wys.scene_settings import SceneEditSettings
     from wys.scene_state import SceneEditState
     from wys.views import Capture, ViewSet
@@ -245,8 +246,10 @@ def edit(
     _check_instruction(instruction)
     from wys.apps.progress import err
     from wys.apps.results import in_words
-    from wys.scene_folder import RECORD, SceneFolder, copy_scene, layer_name, locked
+    from wys.scene_folder import RECORD, SceneFolder, copy_scene
+    from wys.scene_layer import layer_name
     from wys.scene_settings import PRESETS
+    from wys.store import locked
 
     title = layer_name(instruction if name is None else name)
     source = SceneFolder.open(scene)
