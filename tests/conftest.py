@@ -1,7 +1,8 @@
-"""Tiny InstructPix2Pix pipelines with random weights, for every test that needs an editor."""
+"""Editors for every test that needs one: tiny pipelines with random weights, and painters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -13,7 +14,16 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from wys.diffusion.conditioning import Branch, Conditioning, Guidance
 from wys.diffusion.editor import Editor
+from wys.diffusion.noise import NoisePrediction
+from wys.diffusion.sampler import EditSettings
+from wys.diffusion.schedule import Schedule
+from wys.diffusion.settings import EditorSettings
+from wys.errors import WysError
+from wys.image import from_model, to_model
+from wys.nerf.field import FieldSettings
+from wys.relevance import RelevanceSettings
 
 WORDS = [
     "make",
@@ -115,6 +125,78 @@ def _tiny_pipeline(
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+class Painter:
+    """An editor whose latents are the pixels, and whose every prediction is exact.
+
+    Args:
+        painted: what the instruction makes of pixels in [-1, 1].
+        relevance: how its maps are made.
+    """
+
+    def __init__(
+        self, painted: Callable[[torch.Tensor], torch.Tensor], relevance: RelevanceSettings
+    ) -> None:
+        self.painted = painted
+        self.settings = EditorSettings(
+            relevance=relevance, edit=EditSettings(guidance=Guidance(1, 1), steps=2)
+        )
+        self.schedule = Schedule.from_config(
+            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+        )
+
+    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size
+
+    def condition(
+        self, images: torch.Tensor, instructions: Sequence[str], negative: str = ""
+    ) -> Conditioning:
+        if any(not words.strip() for words in instructions):
+            raise WysError("the instruction is empty; say what to change.")
+        nothing = torch.zeros(len(images), 1, 1)
+        pixels = to_model(images)
+        return Conditioning(pixels, pixels, nothing, nothing)
+
+    def predict(
+        self,
+        z: torch.Tensor,
+        t: int | torch.Tensor,
+        conditioning: Conditioning,
+        branches: Sequence[Branch] = ("full", "image", "none"),
+    ) -> NoisePrediction:
+        level = self.schedule.level(t, z)
+        image = conditioning.image_latents
+        clean = {"full": self.painted(image), "image": image, "none": torch.zeros_like(image)}
+        noise = {b: (z - level.sqrt() * clean[b]) / (1 - level).sqrt() for b in branches}
+        return NoisePrediction(**noise)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return from_model(z)
+
+
+@pytest.fixture(scope="session")
+def painter() -> Callable[..., Editor]:
+    """Makes an editor that knows one thing: `painter(painted, relevance)`."""
+    return lambda painted, relevance: cast(Editor, Painter(painted, relevance))
+
+
+@pytest.fixture(scope="session")
+def small_field() -> FieldSettings:
+    """A radiance field of a size that a test can afford."""
+    return FieldSettings(
+        levels=3,
+        log2_size=10,
+        features=2,
+        coarsest=4,
+        finest=16,
+        width=16,
+        geometry=3,
+        proposal_grids=(8,),
+        proposal_samples=24,
+        samples=12,
+        precision="float32",
+    )
 
 
 @pytest.fixture(scope="session")

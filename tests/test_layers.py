@@ -12,7 +12,16 @@ import wys
 ROOT = Path(wys.__file__).parent
 VALUES = {"errors", "image", "relevance", "camera", "seeds", "store", "views"}
 SIBLINGS = {"diffusion", "nerf", "datasets", "tabletop"}
-JOBS = ["image_edit", "scene_edit", "scene_folder"]
+JOBS = [
+    "image_edit",
+    "scene_settings",
+    "scene_plan",
+    "scene_state",
+    "scene_watchdog",
+    "scene_edit",
+    "scene_layer",
+    "scene_folder",
+]
 UPPER = {"training", "evaluation"}
 
 

@@ -1,40 +1,27 @@
 """The 3D story, told with an editor that knows one thing: to paint what is green blue."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import cast
+from functools import partial
 
 import pytest
 import torch
 
 from wys.camera import Camera, intrinsics_from_fov, look_at
-from wys.diffusion.conditioning import Branch, Conditioning, Guidance
 from wys.diffusion.editor import Editor
-from wys.diffusion.noise import NoisePrediction
-from wys.diffusion.sampler import EditSettings
-from wys.diffusion.schedule import Schedule
-from wys.diffusion.settings import EditorSettings
 from wys.errors import WysError
-from wys.image import from_model, from_uint8, to_model, to_uint8
+from wys.image import from_uint8, to_uint8
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings, fit
-from wys.nerf.region import RegionSettings
+from wys.nerf.layering import Look
+from wys.nerf.region import Region, RegionSettings
 from wys.nerf.rendering import render
 from wys.nerf.scene import Scene
 from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings, normalise
-from wys.scene_edit import (
-    IN2N,
-    NOTHING,
-    OWN,
-    PER_FRAME,
-    PRESETS,
-    SceneEditSettings,
-    SceneEditState,
-    SceneEditStep,
-    edit_scene,
-    normalise_across,
-    plan,
-)
+from wys.scene_edit import NOTHING, SceneEditStep, edit_scene, normalise_across, scene_relevance
+from wys.scene_plan import plan
+from wys.scene_settings import IN2N, OWN, PAPER, PER_FRAME, PRESETS, SceneEditSettings
+from wys.scene_state import SceneEditState
 from wys.views import ViewSet
 
 TEXT = "make the green ball blue"
@@ -47,60 +34,28 @@ RELEVANCE = RelevanceFitSettings(iterations=60, rays=256)
 QUICK = replace(OWN, passes=1.5, every=6, voting=RegionSettings(resolution=32), watch=4)
 
 
-class Painter:
-    """An editor whose latents are the pixels, and whose every prediction is exact."""
-
-    def __init__(self, strength: float = 1.0) -> None:
-        self.strength = strength
-        self.settings = EditorSettings(
-            relevance=RelevanceSettings(
-                space="x0",
-                normalisation="percentile",
-                verdict=VerdictSettings(nothing_below=0.05),
-            ),
-            edit=EditSettings(guidance=Guidance(1, 1), steps=2),
-        )
-        self.schedule = Schedule.from_config(
-            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-        )
-
-    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        return size
-
-    def condition(
-        self, images: torch.Tensor, instructions: Sequence[str], negative: str = ""
-    ) -> Conditioning:
-        if any(not words.strip() for words in instructions):
-            raise WysError("the instruction is empty; say what to change.")
-        nothing = torch.zeros(len(images), 1, 1)
-        pixels = to_model(images)
-        return Conditioning(pixels, pixels, nothing, nothing)
-
-    def painted(self, pixels: torch.Tensor) -> torch.Tensor:
-        red, green, blue = pixels.split(1, dim=1)
-        is_green = (green - torch.maximum(red, blue)) > 0.3
-        swapped = torch.cat([red, blue, green], dim=1)
-        return torch.where(is_green, torch.lerp(pixels, swapped, self.strength), pixels)
-
-    def predict(
-        self,
-        z: torch.Tensor,
-        t: int | torch.Tensor,
-        conditioning: Conditioning,
-        branches: Sequence[Branch] = ("full", "image", "none"),
-    ) -> NoisePrediction:
-        level = self.schedule.level(t, z)
-        image = conditioning.image_latents
-        clean = {"full": self.painted(image), "image": image, "none": torch.zeros_like(image)}
-        noise = {b: (z - level.sqrt() * clean[b]) / (1 - level).sqrt() for b in branches}
-        return NoisePrediction(**noise)
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return from_model(z)
+MAPS = RelevanceSettings(
+    space="x0", normalisation="percentile", verdict=VerdictSettings(nothing_below=0.05)
+)
 
 
-def painter(strength: float = 1.0) -> Editor:
-    return cast(Editor, Painter(strength))
+def blue(pixels: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """What is green turns blue."""
+    red, green, blue = pixels.split(1, dim=1)
+    is_green = (green - torch.maximum(red, blue)) > 0.3
+    swapped = torch.cat([red, blue, green], dim=1)
+    return torch.where(is_green, torch.lerp(pixels, swapped, strength), pixels)
+
+
+@pytest.fixture(scope="module")
+def editor(painter: Callable[..., Editor]) -> Editor:
+    return painter(blue, MAPS)
+
+
+@pytest.fixture(scope="module")
+def idle(painter: Callable[..., Editor]) -> Editor:
+    """An editor that leaves everything as it is."""
+    return painter(partial(blue, strength=0.0), MAPS)
 
 
 def ball(camera: Camera, centre: torch.Tensor, radius: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,17 +105,17 @@ def scene(views: ViewSet) -> Scene:
 
 
 def run(
+    editor: Editor,
     views: ViewSet,
-    scene: Scene,
+    scene: Scene | Look,
     settings: SceneEditSettings = QUICK,
-    editor: Editor | None = None,
     resume: SceneEditState | None = None,
     seed: int = 0,
     text: str = TEXT,
 ) -> Iterator[SceneEditStep]:
     return edit_scene(
-        editor or painter(),
-        scene,
+        editor,
+        scene if isinstance(scene, Look) else Look(((scene, None),)),
         views,
         text,
         settings,
@@ -184,10 +139,10 @@ def greens(scene: Scene, views: ViewSet) -> torch.Tensor:
     return shown.permute(1, 0, 2, 3)[:, region].mean(1)
 
 
-def test_the_story(views: ViewSet, scene: Scene) -> None:
+def test_the_story(editor: Editor, views: ViewSet, scene: Scene) -> None:
     """The green ball turns blue; the red one, the photographs and the fitted field do not."""
     before = {key: value.clone() for key, value in scene.state_dict().items()}
-    seen = list(run(views, scene))
+    seen = list(run(editor, views, scene))
     phases = list(dict.fromkeys(step.phase for step in seen))
     assert phases == ["relevance", "field", "edit", "fit", "done"]
     for phase in ("relevance", "field"):
@@ -210,32 +165,76 @@ def test_the_story(views: ViewSet, scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("name", ["paper", "published", "in2n", "per-frame"])
-def test_every_method_runs_and_turns_the_ball_blue(name: str, views: ViewSet, scene: Scene) -> None:
+def test_every_method_runs_and_turns_the_ball_blue(
+    name: str, editor: Editor, views: ViewSet, scene: Scene
+) -> None:
     settings = replace(PRESETS[name], passes=1.0, every=8, learn=20)
-    state = last(run(views, scene, settings)).state
+    state = last(run(editor, views, scene, settings)).state
     before, after = greens(scene, views), greens(state.scene, views)
     assert after[2] > before[2] + 0.02 and after[1] < before[1] - 0.02
 
 
-def test_the_same_seed_gives_the_same_scene(views: ViewSet, scene: Scene) -> None:
+def test_a_second_edit_masks_what_the_scene_shows(
+    editor: Editor, views: ViewSet, scene: Scene
+) -> None:
+    """Outside an edit's region the field below is shown, whatever the edit's own shows there."""
+    wall = scene.clone()
+    with torch.no_grad():
+        for parameter in wall.parameters():
+            parameter.zero_()
+    inside = torch.zeros(16, 16, 16, dtype=torch.bool)
+    inside[2:4, 7:9, 7:9] = True
+    stack = Look(((scene, None), (wall, Region(inside, 1.25))))
+    seen = 0
+    for step in run(editor, views, stack, replace(QUICK, watch=0)):
+        if step.phase == "fit":
+            break
+        if step.view is None:
+            continue
+        edit, region = step.state.views.edits[step.view], step.state.region
+        if step.phase == "edit":
+            assert edit is not None and region is not None
+            camera = views.cameras[step.view]
+            allowed = region.seen_by(camera, stack(camera).depth)[0]
+            changed = (edit != views.originals[step.view]).any(0)
+            assert bool(changed.any()) and not bool((changed & ~allowed).any())
+            seen += 1
+    assert seen == len(views)
+
+
+def test_a_map_does_not_depend_on_when_it_is_made(
+    editor: Editor, views: ViewSet, scene: Scene
+) -> None:
+    settings = replace(PAPER, passes=0.5, every=1, learn=1, watch=0)
+    made = last(run(editor, views, scene, settings, seed=2)).state.maps
+    alone = dict(scene_relevance(editor, views, TEXT, PAPER.relevance, seed=2))
+    known = [i for i, each in enumerate(made) if each is not None]
+    assert len(known) == 4
+    assert all(torch.equal(made[i].raw, alone[i].raw) for i in known)
+
+
+def test_the_same_seed_gives_the_same_scene(editor: Editor, views: ViewSet, scene: Scene) -> None:
     brief = replace(QUICK, passes=0.5)
-    one, same, other = (last(run(views, scene, brief, seed=seed)).state for seed in (3, 3, 4))
+    one, same, other = (
+        last(run(editor, views, scene, brief, seed=seed)).state for seed in (3, 3, 4)
+    )
     weights = [state.scene.state_dict() for state in (one, same, other)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
 
 
 @pytest.mark.parametrize("stop", [4, 80])
-def test_an_edit_that_was_killed_goes_on_exactly(stop: int, views: ViewSet, scene: Scene) -> None:
+def test_an_edit_that_was_killed_goes_on_exactly(
+    stop: int, editor: Editor, views: ViewSet, scene: Scene
+) -> None:
     brief = replace(QUICK, passes=1.2, together=False, watch=0)
-    whole = last(run(views, scene, brief)).state
-    for count, step in enumerate(run(views, scene, brief), start=1):
+    whole = last(run(editor, views, scene, brief)).state
+    for count, step in enumerate(run(editor, views, scene, brief), start=1):
         if count == stop:
             saved = {key: value.clone() for key, value in step.state.tensors().items()}
             break
-    relevance = Painter().settings.relevance
-    state = SceneEditState.from_tensors(saved, scene, views, TEXT, relevance)
-    again = last(run(views, scene, brief, resume=state)).state
+    state = SceneEditState.from_tensors(saved, scene, views, TEXT, MAPS)
+    again = last(run(editor, views, scene, brief, resume=state)).state
     for key, value in whole.scene.state_dict().items():
         assert torch.equal(value, again.scene.state_dict()[key]), key
     assert all(torch.equal(a, b) for a, b in zip(whole.views.edits, again.views.edits, strict=True))
@@ -248,26 +247,30 @@ def test_a_state_of_another_scene_is_refused(views: ViewSet, scene: Scene) -> No
         )
 
 
-def test_nothing_to_edit_is_said(views: ViewSet, scene: Scene) -> None:
-    step = last(run(views, scene, editor=painter(0.0)))
+def test_nothing_to_edit_is_said(idle: Editor, views: ViewSet, scene: Scene) -> None:
+    step = last(run(idle, views, scene))
     assert step.phase == "done" and step.message == NOTHING
     assert step.state.views.edits == (None,) * len(views)
 
 
-def test_an_edit_that_changes_nothing_is_stopped(views: ViewSet, scene: Scene) -> None:
+def test_an_edit_that_changes_nothing_is_stopped(
+    idle: Editor, views: ViewSet, scene: Scene
+) -> None:
     settings = replace(PER_FRAME, every=2, watch=3)
     with pytest.raises(WysError, match="change nothing"):
-        last(run(views, scene, settings, editor=painter(0.0)))
+        last(run(idle, views, scene, settings))
 
 
-def test_a_field_that_does_not_follow_is_noticed(views: ViewSet, scene: Scene) -> None:
+def test_a_field_that_does_not_follow_is_noticed(
+    editor: Editor, views: ViewSet, scene: Scene
+) -> None:
     with pytest.raises(WysError, match="does not take the edits up"):
-        last(run(views, scene, replace(QUICK, rate=1e-9)))
+        last(run(editor, views, scene, replace(QUICK, rate=1e-9)))
 
 
-def test_an_empty_instruction_is_refused(views: ViewSet, scene: Scene) -> None:
+def test_an_empty_instruction_is_refused(editor: Editor, views: ViewSet, scene: Scene) -> None:
     with pytest.raises(WysError, match="instruction is empty"):
-        last(run(views, scene, text=" "))
+        last(run(editor, views, scene, text=" "))
 
 
 def test_a_plan_gives_every_view_its_turns() -> None:

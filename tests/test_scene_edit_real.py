@@ -5,22 +5,16 @@ known in advance, is seen. What is tested is all around it: maps, votes, masks, 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 
 from wys.datasets.reading import ReadSettings, read_capture
-from wys.diffusion.conditioning import Branch, Conditioning, Guidance
 from wys.diffusion.editor import Editor
-from wys.diffusion.noise import NoisePrediction
-from wys.diffusion.sampler import EditSettings
-from wys.diffusion.schedule import Schedule
-from wys.diffusion.settings import EditorSettings
-from wys.image import from_model, from_uint8, to_model, to_uint8
+from wys.image import from_model, from_uint8, to_uint8
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings, fit
 from wys.nerf.layering import Look
@@ -28,7 +22,8 @@ from wys.nerf.region import Region, region_mask
 from wys.nerf.rendering import render
 from wys.nerf.scene import Scene
 from wys.relevance import RelevanceSettings, VerdictSettings
-from wys.scene_edit import OWN, edit_scene
+from wys.scene_edit import edit_scene
+from wys.scene_settings import OWN
 
 FOX = Path(os.environ.get("WYS_DATA", Path(__file__).parents[2] / "shared/data")) / "fox"
 pytestmark = [
@@ -43,58 +38,20 @@ def bluish(pixels: torch.Tensor, dark: float) -> torch.Tensor:
     return torch.lerp(pixels, blue, 0.7)
 
 
-class BallPainter:
+def repainted(
+    photographs: torch.Tensor, masks: torch.Tensor
+) -> Callable[[torch.Tensor], torch.Tensor]:
     """Makes the photographs' pixels that were said to show the ball bluish."""
+    known = {photo.numpy().tobytes(): mask for photo, mask in zip(photographs, masks, strict=True)}
 
-    def __init__(self, photographs: torch.Tensor, masks: torch.Tensor) -> None:
-        self.known = {
-            photo.numpy().tobytes(): mask for photo, mask in zip(photographs, masks, strict=True)
-        }
-        self.settings = EditorSettings(
-            relevance=RelevanceSettings(
-                space="x0",
-                normalisation="absolute",
-                scale=0.1,
-                verdict=VerdictSettings(nothing_below=0.02),
-            ),
-            edit=EditSettings(guidance=Guidance(1, 1), steps=2),
-        )
-        self.schedule = Schedule.from_config(
-            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
-        )
+    def painted(pixels: torch.Tensor) -> torch.Tensor:
+        shown = [known[to_uint8(from_model(p)).numpy().tobytes()] for p in pixels]
+        return torch.where(torch.stack(shown), bluish(pixels, -1.0), pixels)
 
-    def fit(self, size: tuple[int, int]) -> tuple[int, int]:
-        return size
-
-    def condition(
-        self, images: torch.Tensor, instructions: Sequence[str], negative: str = ""
-    ) -> Conditioning:
-        nothing = torch.zeros(len(images), 1, 1)
-        pixels = to_model(images)
-        return Conditioning(pixels, pixels, nothing, nothing)
-
-    def painted(self, pixels: torch.Tensor) -> torch.Tensor:
-        masks = [self.known[to_uint8(from_model(p)).numpy().tobytes()] for p in pixels]
-        return torch.where(torch.stack(masks), bluish(pixels, -1.0), pixels)
-
-    def predict(
-        self,
-        z: torch.Tensor,
-        t: int | torch.Tensor,
-        conditioning: Conditioning,
-        branches: Sequence[Branch] = ("full", "image", "none"),
-    ) -> NoisePrediction:
-        level = self.schedule.level(t, z)
-        image = conditioning.image_latents
-        clean = {"full": self.painted(image), "image": image, "none": torch.zeros_like(image)}
-        noise = {b: (z - level.sqrt() * clean[b]) / (1 - level).sqrt() for b in branches}
-        return NoisePrediction(**noise)
-
-    def decode(self, z: torch.Tensor) -> torch.Tensor:
-        return from_model(z)
+    return painted
 
 
-def test_a_known_part_of_a_real_scene_is_repainted() -> None:
+def test_a_known_part_of_a_real_scene_is_repainted(painter: Callable[..., Editor]) -> None:
     capture = read_capture(FOX / "transforms.json", ReadSettings(downscale=4, holdout=8))
     views, held_out = capture.train, capture.held_out
     assert len(views) > 30 and len(held_out) > 4
@@ -116,9 +73,16 @@ def test_a_known_part_of_a_real_scene_is_repainted() -> None:
 
     before = {key: value.clone() for key, value in scene.state_dict().items()}
     settings = replace(OWN, passes=1.5, every=10)
+    maps = RelevanceSettings(
+        space="x0",
+        normalisation="absolute",
+        scale=0.1,
+        verdict=VerdictSettings(nothing_below=0.02),
+    )
+    fitted = Look(((scene, None),))
     *_, last = edit_scene(
-        cast(Editor, BallPainter(views.originals, masks)),
-        scene,
+        painter(repainted(views.originals, masks), maps),
+        fitted,
         views,
         "paint it in other colours",
         settings,
@@ -127,7 +91,7 @@ def test_a_known_part_of_a_real_scene_is_repainted() -> None:
     )
     state = last.state
     assert state.region is not None
-    look = Look(((scene, None), (state.scene, state.room)))
+    look = fitted.with_layer(state.scene, state.room)
     moved, kept, overlap = [], [], []
     for i in range(len(held_out)):
         camera = held_out.cameras[i]

@@ -10,15 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wys import scene_folder
+from wys import scene_folder, scene_layer
 from wys.camera import Camera, intrinsics_from_fov, look_at
 from wys.errors import WysError
+from wys.image import Picture, write_picture
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, Fitter
 from wys.nerf.region import Region
 from wys.nerf.rendering import render
 from wys.nerf.scene import Scene
-from wys.scene_folder import Layer, SceneFolder, copy_scene, layer_name, locked
+from wys.scene_folder import SceneFolder, copy_scene
+from wys.scene_layer import Layer, layer_name
+from wys.store import locked
 from wys.views import Capture, ViewSet
 
 SIZE = 12
@@ -228,7 +231,7 @@ def test_a_full_disk_leaves_the_scene_before(
     layer = fitted.begin_layer("red", EDIT)
     scene, start = changed(fitted.scene(None), 1), fitted.views_to_edit(None)
     with monkeypatch.context() as patch:
-        patch.setattr(scene_folder, fails, full)
+        patch.setattr(scene_layer, fails, full)
         with pytest.raises(WysError, match="No space left"):
             fitted.with_layer(layer, scene, start, None, {})
     opened = SceneFolder.open(fitted.path)
@@ -319,7 +322,7 @@ def test_a_damaged_edit_can_be_undone(fitted: SceneFolder) -> None:
 
 def test_photographs_of_another_size_are_refused(fitted: SceneFolder) -> None:
     small = views(1, "c", 0).originals[0][:, :5, :7]
-    scene_folder.write_picture(fitted.path / "photos/a0.png", scene_folder.Picture(small))
+    write_picture(fitted.path / "photos/a0.png", Picture(small))
     with pytest.raises(WysError, match=r"a0\.png has 7 x 5 pixels, and the scene 12 x 12"):
         fitted.capture()
 

@@ -128,12 +128,7 @@ class RelevanceMap:
     def mask(self, threshold: Threshold | None = None) -> "Mask":
         """The region to edit: R >= threshold; None takes the settings' threshold."""
         threshold = self.settings.threshold if threshold is None else threshold
-        _check_threshold(threshold)
-        if threshold == "auto":
-            levels = otsu_threshold(self.values)
-        else:
-            levels = torch.full((len(self.values),), float(threshold))
-        return Mask(self.values, levels.to(self.values), self.image_size)
+        return relevance_mask(self.values, self.image_size, threshold)
 
     def select(self, indices: list[int]) -> "RelevanceMap":
         """The maps of some of the images."""
@@ -270,6 +265,18 @@ class Mask:
         rows = slice(first(box.top * y), max(first(box.top * y), last(box.bottom * y)))
         columns = slice(first(box.left * x), max(first(box.left * x), last(box.right * x)))
         return rows, columns
+
+
+def relevance_mask(
+    values: Float[Tensor, "b 1 h w"], image_size: tuple[int, int], threshold: Threshold
+) -> Mask:
+    """M = (R >= tau) of relevance in [0, 1], be it a map or what a field shows."""
+    _check_threshold(threshold)
+    if threshold == "auto":
+        levels = otsu_threshold(values)
+    else:
+        levels = torch.full((len(values),), float(threshold))
+    return Mask(values, levels.to(values), image_size)
 
 
 def normalise(

@@ -6,13 +6,7 @@
       radiance.safetensors  the fitted field
       fit.png               held-out photographs beside renders
       fit.safetensors       the state of a fit that is under way
-      layers/01-NAME/       one edit; each starts from the result of the one before
-        layer.json          instruction, method, settings, seed, figures
-        scene.safetensors   the field after the edit
-        views/NAME.png      the training photographs after the edit
-        relevance.safetensors  the relevance maps of the photographs it started from
-        region.safetensors  the part of space that the edit may change, where it was decided
-        state.safetensors   the state of an edit that is under way
+      layers/01-NAME/       one edit, as in `scene_layer`; starts from the one before
 
 `scene.json` decides what counts: a layer that it does not name does not exist yet, or no more. Its
 replacement is the one moment in which a layer comes or goes, so a kill at any time leaves the scene
@@ -22,12 +16,8 @@ change a folder; any number may read it.
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,13 +33,9 @@ from wys.nerf.fitting import FitSettings
 from wys.nerf.layering import Look
 from wys.nerf.region import Region
 from wys.nerf.scene import Scene
-from wys.store import read_json, read_metadata, read_tensors, write_json, write_tensors
+from wys.scene_layer import Layer
+from wys.store import read_json, read_tensors, whole_folder, write_json, write_tensors
 from wys.views import Capture, ViewSet
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes are then not kept apart.
-    fcntl = None  # type: ignore[assignment]
 
 FORMAT = "wys scene 1"
 RECORD = "scene.json"
@@ -63,50 +49,6 @@ _RADIANCE = "radiance.safetensors"
 _FIT = "fit.safetensors"
 _PHOTOS = "photos"
 _LAYERS = "layers"
-_LAYER_RECORD = "layer.json"
-_LAYER_SCENE = "scene.safetensors"
-_LAYER_VIEWS = "views"
-_LAYER_MAPS = "relevance.safetensors"
-_LAYER_REGION = "region.safetensors"
-_STATE = "state.safetensors"
-_LOCK = ".lock"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One edit of a scene."""
-
-    folder: Path
-    record: Mapping[str, Any]
-    """What `layer.json` holds: "instruction", "method", "settings", "seed" and, once the edit is
-    finished, "result" with its figures."""
-
-    @property
-    def name(self) -> str:
-        """The folder's name: the layer's number and what the user called it."""
-        return self.folder.name
-
-    def region(self) -> Region | None:
-        """The part of space that the edit may change; None where it was not decided."""
-        path = self.folder / _LAYER_REGION
-        if not path.exists():
-            return None
-        tensors = read_tensors(path)
-        try:
-            return Region(tensors["inside"].bool(), float(tensors["extent"]))
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise WysError(f"{path} holds no region; 'wys scene undo' takes the edit away.") from (
-                error
-            )
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        """The state and its notes that `save_state` wrote last; None where it never did."""
-        path = self.folder / _STATE
-        return (read_tensors(path), read_metadata(path)) if path.exists() else None
-
-    def save_state(self, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
-        """Replaces the state of an edit that is under way."""
-        write_tensors(self.folder / _STATE, tensors, notes)
 
 
 @dataclass(frozen=True)
@@ -151,7 +93,7 @@ class SceneFolder:
             "fit": {**fit, "result": None},
             "layers": [],
         }
-        with _whole_folder(path) as folder:
+        with whole_folder(path) as folder:
             for views in (capture.train, capture.held_out):
                 for name, photo in zip(views.names, views.originals, strict=True):
                     write_picture(folder / _PHOTOS / f"{name}.png", Picture(photo))
@@ -295,7 +237,7 @@ class SceneFolder:
         """The edit that was begun on top of the finished ones and is not done."""
         number = len(self.record["layers"]) + 1
         for folder in sorted((self.path / _LAYERS).glob(f"{number:02d}-*")):
-            if folder.name not in self.record["layers"] and (folder / _LAYER_RECORD).is_file():
+            if folder.name not in self.record["layers"] and Layer.is_begun(folder):
                 return self._layer(folder.name)
         return None
 
@@ -320,20 +262,16 @@ class SceneFolder:
                 f"the fit of {self.path} is not finished; "
                 f"'wys scene fit DATA --out {self.path} --resume' goes on with it."
             )
-        return Scene.load(self.path / _RADIANCE if layer is None else layer.folder / _LAYER_SCENE)
+        return Scene.load(self.path / _RADIANCE) if layer is None else layer.scene()
 
     def train_views(self, layer: Layer | None) -> ViewSet:
         """The training views after a layer: its edits beside the images that it started from."""
         views = self.views_to_edit(self._below(layer)) if layer else self.capture().train
         if layer is None:
             return views
-        edits = self._images(layer.folder / _LAYER_VIEWS, views.names)
-        maps = read_tensors(layer.folder / _LAYER_MAPS)
-        return replace(
-            views,
-            edits=tuple(edits),
-            relevance=tuple(maps.get(name) for name in views.names),
-        )
+        edits, maps = self._images(layer.pictures, views.names), layer.maps()
+        relevance = tuple(maps.get(name) for name in views.names)
+        return replace(views, edits=tuple(edits), relevance=relevance)
 
     def views_to_edit(self, layer: Layer | None) -> ViewSet:
         """The training views that the next layer starts from: what stands after this one."""
@@ -348,8 +286,7 @@ class SceneFolder:
         """
         self._tidy()
         folder = self.path / _LAYERS / f"{len(self.record['layers']) + 1:02d}-{name}"
-        write_json(folder / _LAYER_RECORD, {**record, "result": None})
-        return self._layer(folder.name)
+        return Layer.begin(folder, record)
 
     def with_layer(
         self,
@@ -367,21 +304,9 @@ class SceneFolder:
             region: the part of space that the edit may change; None where it was not decided.
             result: the figures of the edit, for its record.
         """
-        scene.save(layer.folder / _LAYER_SCENE)
-        for name, image in zip(views.names, views.images, strict=True):
-            write_picture(layer.folder / _LAYER_VIEWS / f"{name}.png", Picture(image))
-        maps = {
-            name: values
-            for name, values in zip(views.names, views.relevance, strict=True)
-            if values is not None
-        }
-        write_tensors(layer.folder / _LAYER_MAPS, maps)
-        if region is not None:
-            extent = torch.tensor(region.extent, dtype=torch.float64)
-            write_tensors(layer.folder / _LAYER_REGION, {"inside": region.inside, "extent": extent})
-        write_json(layer.folder / _LAYER_RECORD, {**layer.record, "result": dict(result)})
+        layer.finish(scene, views, region, result)
         folder = self._recorded({**self.record, "layers": [*self.record["layers"], layer.name]})
-        (layer.folder / _STATE).unlink(missing_ok=True)
+        layer.drop_state()
         return folder
 
     def without_top(self) -> tuple[SceneFolder, str]:
@@ -410,15 +335,11 @@ class SceneFolder:
         return self._layer(self.record["layers"][index - 1]) if index else None
 
     def _layer(self, name: str) -> Layer:
-        folder = self.path / _LAYERS / name
-        cure = f"'wys scene undo {self.path}' takes the edit away"
         try:
-            record = read_json(folder / _LAYER_RECORD)
+            return Layer.open(self.path / _LAYERS / name)
         except WysError as error:
+            cure = f"'wys scene undo {self.path}' takes the edit away"
             raise WysError(f"{str(error).removesuffix('.')}; {cure}.") from error
-        if not isinstance(record, dict) or not set(record) >= _LAYER_KEYS:
-            raise WysError(f"{folder / _LAYER_RECORD} is damaged; {cure}.")
-        return Layer(folder, record)
 
     def _recorded(self, record: Mapping[str, Any]) -> SceneFolder:
         write_json(self.path / RECORD, record)
@@ -446,7 +367,6 @@ _KEYS = {
     "fit",
     "layers",
 }
-_LAYER_KEYS = {"instruction", "method", "settings", "seed", "result"}
 
 
 def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
@@ -455,7 +375,7 @@ def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
     Raises:
         WysError: the target exists and is not empty, or cannot be written.
     """
-    with _whole_folder(target) as folder:
+    with whole_folder(target) as folder:
         for name in (RECORD, _RADIANCE, FIT_SHEET):
             if name != FIT_SHEET or (source.path / name).exists():
                 shutil.copy2(source.path / name, folder / name)
@@ -463,46 +383,6 @@ def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
         for layer in source.layers:
             shutil.copytree(layer.folder, folder / _LAYERS / layer.name)
     return SceneFolder.open(target)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a scene's folder against every other process that would change it.
-
-    The system lets go of it when the process ends, however it ends.
-
-    Raises:
-        WysError: another process holds it.
-    """
-    try:
-        file = (path / _LOCK).open("a+")
-    except OSError as error:
-        raise WysError(f"cannot write to {path}: {error.strerror or error}.") from error
-    with file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise WysError(
-                    f"another process (number {holder}) is changing {path}; wait for its end."
-                ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-        yield
-
-
-def layer_name(instruction: str) -> str:
-    """A short name for a layer, from its instruction: letters, digits and dashes."""
-    words = re.findall(r"[a-z0-9]+", instruction.lower())
-    name = ""
-    for word in words:
-        if len(name) + len(word) > 31:
-            break
-        name = f"{name}-{word}" if name else word
-    return name or "edit"
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -517,26 +397,3 @@ def _views_as_json(views: ViewSet) -> list[dict[str, Any]]:
             views.names, views.cameras.intrinsics, views.cameras.world_from_camera, strict=True
         )
     ]
-
-
-@contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    """Yields a new folder that becomes `path` on success and disappears on failure."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise WysError(f"{path} is already there and not empty; choose another --out.")
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield temporary
-        # mkdtemp makes private folders; a result is as readable as any folder the user makes.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
-        temporary.replace(path)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise WysError(f"cannot write to {path}: {reason}; choose another --out.") from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic JSON and safetensors, strict on reading.
+"""Files that are whole or absent: atomic JSON, safetensors and folders, strict on reading.
 
 Every write goes to a temporary file in the same folder that is renamed over the target once it is
 complete, so that a kill, a full disk or an exception never leaves half a file.
@@ -6,6 +6,7 @@ complete, so that a kill, a full disk or an exception never leaves half a file.
 
 import json
 import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,11 @@ import safetensors.torch
 from torch import Tensor
 
 from wys.errors import WysError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes are then not kept apart.
+    fcntl = None  # type: ignore[assignment]
 
 PathLike = str | os.PathLike[str]
 
@@ -54,6 +60,58 @@ def write_atomically(path: PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a new folder that becomes `path` on success and disappears on failure."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise WysError(f"{path} is already there and not empty; choose another --out.")
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        yield temporary
+        # mkdtemp makes private folders; a result is as readable as any folder the user makes.
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o777 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(f"cannot write to {path}: {reason}; choose another --out.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds a folder against every other process that would change it.
+
+    The system lets go of it when the process ends, however it ends.
+
+    Raises:
+        WysError: another process holds it.
+    """
+    try:
+        file = (path / ".lock").open("a+")
+    except OSError as error:
+        raise WysError(f"cannot write to {path}: {error.strerror or error}.") from error
+    with file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise WysError(
+                    f"another process (number {holder}) is changing {path}; wait for its end."
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield
 
 
 def write_json(path: PathLike, value: Any) -> None:

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from wys.camera import Camera
-from wys.datasets.export import write_views
 from wys.datasets.lens import Distortion
 from wys.datasets.reading import ReadSettings, detect_format, read_capture
 from wys.errors import WysError, WysWarning
@@ -374,48 +373,6 @@ def test_formats_are_told_apart(tmp_path: Path) -> None:
         assert detect_format(tmp_path / name.split("/")[0]) == kind
     (tmp_path / "clip.MP4").write_text("")
     assert detect_format(tmp_path / "clip.MP4") == "video"
-
-
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    write_transforms(tmp_path / "in")
-    capture = read_capture(tmp_path / "in", ALL)
-    views = capture.train
-    write_views(
-        tmp_path / "out", views.names, views.originals, views.cameras, capture.scene_from_world
-    )
-    again = read_capture(tmp_path / "out", ALL)
-    assert_known(again)
-    assert again.train.names == views.names
-    torch.testing.assert_close(again.scene_from_world, capture.scene_from_world)
-    torch.testing.assert_close(
-        again.train.cameras.world_from_camera, views.cameras.world_from_camera, atol=1e-5, rtol=0
-    )
-    content = json.loads((tmp_path / "out" / "transforms.json").read_text())
-    assert content["fl_x"] == pytest.approx(views.cameras.intrinsics[0, 0].item())
-    assert content["frames"][0]["file_path"] == "images/000.png"
-
-
-def test_lenses_that_differ_are_written_at_each_frame(tmp_path: Path) -> None:
-    cameras = known_cameras()
-    cameras.intrinsics[4, 0] *= 2
-    names = [f"n{i}" for i in range(10)]
-    write_views(tmp_path, names, known_images(), cameras, torch.eye(4))
-    again = read_capture(tmp_path, ALL).train.cameras
-    torch.testing.assert_close(again.intrinsics, cameras.intrinsics)
-
-
-def test_nothing_ill_fitting_is_written(tmp_path: Path) -> None:
-    cameras, images = known_cameras(3), known_images(3)
-    for names, message in (
-        (["a", "b"], "2 names, 3 images and 3 cameras"),
-        (["a", "b", "a"], "'a' does not name one image"),
-        (["a", "b", "../c"], "does not name one image"),
-    ):
-        with pytest.raises(WysError, match=message):
-            write_views(tmp_path, names, images, cameras, torch.eye(4))
-    with pytest.raises(WysError, match="16 x 12 pixels, and the images have 16 x 11"):
-        write_views(tmp_path, ["a", "b", "c"], images[:, :, 1:], cameras, torch.eye(4))
-    assert not (tmp_path / "transforms.json").exists()
 
 
 @pytest.mark.skipif(not FOX.is_dir(), reason="the fox capture is not on this machine")

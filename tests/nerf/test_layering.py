@@ -1,5 +1,7 @@
 """Edits of a scene rendered as one: what no edit may change stays, bit for bit."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -10,29 +12,22 @@ from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering, Shading, composite, render, sample, shade
 from wys.nerf.scene import Scene
 
-SETTINGS = FieldSettings(
-    levels=3,
-    log2_size=10,
-    features=2,
-    coarsest=4,
-    finest=16,
-    width=16,
-    geometry=3,
-    proposal_grids=(8,),
-    proposal_samples=24,
-    samples=12,
-    precision="float32",
-)
+Made = Callable[[int], Scene]
 
 
-def made(seed: int) -> Scene:
-    """A field that is dense here and there, by its seed, with a relevance field."""
-    scene = Scene.create(SETTINGS, seed, unbounded=True, background="scene").with_relevance(0)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in scene.parameters():
-            parameter += 0.4 * torch.randn(parameter.shape, generator=draw)
-    return scene
+@pytest.fixture
+def made(small_field: FieldSettings) -> Made:
+    """Makes a field that is dense here and there, by its seed, with a relevance field."""
+
+    def scene_of(seed: int) -> Scene:
+        scene = Scene.create(small_field, seed, unbounded=True, background="scene")
+        scene, draw = scene.with_relevance(0), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in scene.parameters():
+                parameter += 0.4 * torch.randn(parameter.shape, generator=draw)
+        return scene
+
+    return scene_of
 
 
 def region(low: int, high: int) -> Region:
@@ -51,7 +46,7 @@ def same(one: Rendering, other: Rendering) -> bool:
     return torch.equal(one.rgb, other.rgb) and torch.equal(one.depth, other.depth)
 
 
-def test_without_edits_it_is_the_field(camera: Camera) -> None:
+def test_without_edits_it_is_the_field(made: Made, camera: Camera) -> None:
     scene = made(0)
     shown, look = render(scene, camera), Look(((scene, None),))
     assert same(look(camera), shown) and look.has_relevance
@@ -59,7 +54,7 @@ def test_without_edits_it_is_the_field(camera: Camera) -> None:
     assert torch.equal(look(camera).relevance, shown.relevance)
 
 
-def test_pixels_that_do_not_see_the_region_stay_bit_for_bit(camera: Camera) -> None:
+def test_pixels_that_do_not_see_the_region_stay_bit_for_bit(made: Made, camera: Camera) -> None:
     base, edited, where = made(0), made(1), region(6, 10)
     before = render(base, camera)
     after = Look(((base, None),)).with_layer(edited, where)(camera)
@@ -71,7 +66,7 @@ def test_pixels_that_do_not_see_the_region_stay_bit_for_bit(camera: Camera) -> N
     assert torch.equal(before.depth[0, ~seen], after.depth[0, ~seen])
 
 
-def test_a_view_that_shows_nothing_of_the_region_stays(camera: Camera) -> None:
+def test_a_view_that_shows_nothing_of_the_region_stays(made: Made, camera: Camera) -> None:
     base, edited = made(0), made(1)
     eye, away, up = torch.tensor([[0.0, -3, 0.4], [0, -9, 0], [0, 0, 1]])
     turned = Camera(camera.intrinsics, look_at(eye, away, up), 24, 20)
@@ -79,7 +74,7 @@ def test_a_view_that_shows_nothing_of_the_region_stays(camera: Camera) -> None:
     assert same(look(turned), render(base, turned))
 
 
-def test_inside_the_region_the_edited_field_holds(camera: Camera) -> None:
+def test_inside_the_region_the_edited_field_holds(made: Made, camera: Camera) -> None:
     base, edited = made(0), made(1)
     everything = Region(torch.ones(8, 8, 8, dtype=torch.bool), 5.0)
     after = Look(((base, None),)).with_layer(edited, everything)(camera)
@@ -100,7 +95,7 @@ def test_inside_the_region_the_edited_field_holds(camera: Camera) -> None:
     torch.testing.assert_close(after.rgb, oracle, atol=1e-5, rtol=1e-5)
 
 
-def test_the_last_edit_wins_where_regions_meet(camera: Camera) -> None:
+def test_the_last_edit_wins_where_regions_meet(made: Made, camera: Camera) -> None:
     base, one, two, where = made(0), made(1), made(2), region(6, 10)
     direct = Look(((base, None),)).with_layer(two, where)
     stacked = Look(((base, None),)).with_layer(one, where).with_layer(two, where)
@@ -112,13 +107,13 @@ def test_the_last_edit_wins_where_regions_meet(camera: Camera) -> None:
     ).abs().mean()
 
 
-def test_an_edit_of_everything_hides_what_came_before(camera: Camera) -> None:
+def test_an_edit_of_everything_hides_what_came_before(made: Made, camera: Camera) -> None:
     base, one, two = made(0), made(1), made(2)
     look = Look(((base, None),)).with_layer(one, region(6, 10)).with_layer(two, None)
     assert same(look(camera), render(two, camera))
 
 
-def test_two_edits_apart_do_not_touch_each_other(camera: Camera) -> None:
+def test_two_edits_apart_do_not_touch_each_other(made: Made, camera: Camera) -> None:
     base, one, two = made(0), made(1), made(2)
     left, right = region(1, 5), region(11, 15)
     first = Look(((base, None),)).with_layer(one, left)
@@ -129,7 +124,19 @@ def test_two_edits_apart_do_not_touch_each_other(camera: Camera) -> None:
     assert torch.equal(before.rgb[:, ~seen], after.rgb[:, ~seen])
 
 
-def test_chunks_do_not_matter(camera: Camera) -> None:
+def test_what_stands_in_front_hides_a_region_from_the_whole_stack(
+    made: Made, camera: Camera
+) -> None:
+    where = region(6, 10)
+    for look in (
+        Look(((made(0), None),)),
+        Look(((made(0), None),)).with_layer(made(1), region(11, 15)),
+        Look(((made(0), None),)).with_layer(made(1), None),
+    ):
+        assert torch.equal(look.sees(where, camera), where.seen_by(camera, look(camera).depth))
+
+
+def test_chunks_do_not_matter(made: Made, camera: Camera) -> None:
     look = Look(((made(0), None),)).with_layer(made(1), region(6, 10))
     one, other = look(camera), look(camera, chunk=97)
     torch.testing.assert_close(one.rgb, other.rgb, atol=1e-5, rtol=1e-4)

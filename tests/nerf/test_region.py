@@ -62,7 +62,7 @@ def test_silhouettes_of_a_ball_carve_out_the_ball() -> None:
     region = vote_region(
         silhouettes(cameras, centre, radius),
         cameras,
-        RegionSettings(resolution=64, agreement=0.95, grow=0),
+        RegionSettings(resolution=64, agreement=0.95),
     )
     truth = ball_region(radius, centre).inside
     overlap = (region.inside & truth).sum() / (region.inside | truth).sum()

@@ -39,11 +39,11 @@ COMMANDS = (
     *(
         Command(f"scene {name}", help, f"wys.apps.{module}", name)
         for name, help, module in (
-            ("fit", "fit a radiance field to posed photographs", "scene_commands"),
+            ("fit", "fit a radiance field to posed photographs", "scene_fit_command"),
             ("render", "render a scene as pictures or films", "scene_commands"),
             ("info", "say what a scene's folder holds", "scene_commands"),
-            ("relevance", "show where it would change a scene", "scene_edit_commands"),
-            ("edit", "edit a scene, only where the instruction says", "scene_edit_commands"),
+            ("relevance", "show where it would change a scene", "scene_relevance_command"),
+            ("edit", "edit a scene, only where the instruction says", "scene_edit_command"),
             ("undo", "take the last edit of a scene away", "scene_commands"),
             ("export", "write views with their cameras", "scene_commands"),
         )

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -23,6 +25,10 @@ from wys.errors import WysError
 from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
 from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
 from wys.store import read_metadata, read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from wys.apps.options import EditorOptions
+    from wys.diffusion.editor import Editor
 
 MAP_FILE = "relevance.safetensors"
 SHEET_HEIGHT = 256
@@ -141,6 +147,19 @@ def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
     packages = ("wys", "torch", "diffusers", "transformers", "numpy", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def run_record(
+    instruction: str, options: EditorOptions, editor: Editor, seed: int
+) -> dict[str, Any]:
+    """What the record of a scene's preview or edit begins with."""
+    return {
+        "command": shlex.join(["wys", *sys.argv[1:]]),
+        "instruction": instruction,
+        "editor": asdict(options) | {"device": str(editor.device)},
+        "seed": seed,
+        "versions": versions(),
+    }
 
 
 def share(region: Bool[Tensor, "1 h w"]) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.apps.scene_options import ReadOptions
@@ -17,6 +17,9 @@ from wys.camera import Camera
 from wys.datasets.camera_path import orbit, read_camera_path
 from wys.datasets.reading import read_capture
 from wys.errors import WysError
+from wys.nerf.region import Region
+from wys.nerf.rendering import Rendering
+from wys.relevance import Threshold, relevance_mask
 from wys.scene_folder import SceneFolder
 from wys.tabletop.posed import POSED_KINDS, PosedTruth, posed_edit, posed_views
 from wys.views import Capture, ViewSet, moved
@@ -125,6 +128,18 @@ def chosen_views(
         rate = len(cameras.intrinsics) / path.seconds
     count = len(cameras.intrinsics)
     return Shown(tuple(f"{i:04d}" for i in range(count)), cameras, rate)
+
+
+def mask_of(
+    shown: Rendering, camera: Camera, region: Region | None, threshold: Threshold
+) -> Bool[Tensor, "1 h w"]:
+    """The pixels of a view that look at a region; without one, those of high relevance."""
+    if region is not None:
+        return region.seen_by(camera, shown.depth)
+    if shown.relevance is None:
+        return torch.ones_like(shown.depth, dtype=torch.bool)
+    size = (camera.height, camera.width)
+    return relevance_mask(shown.relevance[None], size, threshold).at(size)[0]
 
 
 def surface_points(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
     from wys.datasets.reading import ReadSettings
     from wys.diffusion.editor import Editor
     from wys.nerf.fitting import FitSettings
-    from wys.scene_edit import SceneEditSettings
+    from wys.scene_settings import SceneEditSettings
 
+ScenePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE")]
+Instruction = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="INSTRUCTION")]
 Method = Literal["wys", "paper", "published", "in2n", "per-frame"]
-"""The names of `scene_edit.PRESETS`."""
+"""The names of `scene_settings.PRESETS`."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,12 @@ class SceneGuideOptions:
             rest=self.rest,
             rate=self.rate,
         )
+
+
+def check_instruction(instruction: str) -> None:
+    """Raises WysError where an instruction says nothing, before anything is loaded."""
+    if not instruction.strip():
+        raise WysError("the instruction is empty; say what to change.")
 
 
 def field_device(name: str) -> torch.device:

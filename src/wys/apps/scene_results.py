@@ -14,6 +14,11 @@ from wys.errors import WysError
 from wys.image import heat_map, labelled_sheet, resize, to_uint8, write_image
 from wys.store import write_atomically
 
+VERDICTS = {
+    "nothing to edit": "Nothing to edit: no view shows what the instruction is about.",
+    "local": "A local edit.",
+    "whole image": "The instruction concerns the whole scene.",
+}
 SHEET_ROWS = 6
 """Most views in a sheet."""
 ROW_HEIGHT = 192

@@ -37,15 +37,10 @@ from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit
 from wys.nerf.layering import Look
 from wys.nerf.region import region_mask
 from wys.nerf.scene import Scene
-from wys.relevance import RelevanceMap, RelevanceSettings
-from wys.scene_edit import (
-    IN2N,
-    PRESETS,
-    SceneEditSettings,
-    SceneEditState,
-    edit_scene,
-    scene_relevance,
-)
+from wys.relevance import relevance_mask
+from wys.scene_edit import edit_scene, scene_relevance
+from wys.scene_settings import IN2N, PRESETS, SceneEditSettings
+from wys.scene_state import SceneEditState
 from wys.tabletop.edits import Kind
 from wys.tabletop.posed import PosedSet, PosedTruth, posed_edit, posed_views
 from wys.tabletop.raytracer import render as raytrace
@@ -227,9 +222,10 @@ class SceneCase:
             return Look(((self._fitted_to_truth(), None),)), None
         settings = self.settings(method)
         state: SceneEditState | None = None
+        before = Look(((self.fitted, None),))
         steps = edit_scene(
             self.editor,
-            self.fitted,
+            before,
             self.capture.train,
             self.posed.case.instruction,
             settings,
@@ -240,8 +236,7 @@ class SceneCase:
         for step in steps:
             state = step.state
         assert state is not None
-        look = Look(((self.fitted, None), (state.scene, state.room)))
-        return look, state
+        return before.with_layer(state.scene, state.room), state
 
     def masks(
         self, look: Look, state: SceneEditState, settings: SceneEditSettings
@@ -265,9 +260,7 @@ class SceneCase:
         values = torch.stack([each for each in shown if each is not None] or [torch.zeros(1, 1, 1)])
         if len(values) < len(views):
             return torch.zeros((len(views), *views.size), dtype=torch.bool)
-        names = ("",) * len(views)
-        maps = RelevanceMap(values, values, None, names, views.size, RelevanceSettings())
-        return maps.mask(settings.threshold).at(views.size)[:, 0]
+        return relevance_mask(values, views.size, settings.threshold).at(views.size)[:, 0]
 
     def mask_scores(
         self, look: Look, state: SceneEditState, settings: SceneEditSettings

@@ -14,7 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from wys.camera import Camera, Rays
-from wys.nerf.region import Region
+from wys.nerf.region import Region, region_mask
 from wys.nerf.rendering import Rendering, Samples, Shading, composite, render, sample, shade
 from wys.nerf.scene import Scene
 
@@ -56,21 +56,30 @@ class Look:
         Args:
             chunk: rays at once.
         """
-        # An edit that may change everything hides all that came before it.
-        first = max(i for i, (_, region) in enumerate(self.fields) if region is None)
-        bottom = self.fields[first][0]
-        relevance = self.scene.relevance
+        fields = self._visible
+        bottom, relevance = fields[0][0], self.scene.relevance
         shown = render(
             Scene(bottom.radiance, relevance, background=bottom.background), camera, chunk=chunk
         )
-        for last in range(first + 1, len(self.fields)):
-            region = self.fields[last][1]
+        for last, (_, region) in enumerate(fields[1:], start=1):
             assert region is not None
             changed = region.seen_by(camera, shown.depth)[0]
             if bool(changed.any()):
-                stack = Look(self.fields[first : last + 1])
+                stack = Look(fields[: last + 1])
                 shown = stack._over(shown, camera, changed, relevance, chunk)
         return shown
+
+    @property
+    def _visible(self) -> tuple[tuple[Scene, Region | None], ...]:
+        """The fields from the last one of all of space: it hides those before."""
+        first = max(i for i, (_, region) in enumerate(self.fields) if region is None)
+        return self.fields[first:]
+
+    def sees(self, region: Region, camera: Camera) -> Bool[Tensor, "1 h w"]:
+        """The pixels of one camera that look at a region, past what stands in front of it now."""
+        if len(self._visible) == 1:
+            return region_mask(self.scene, region, camera)
+        return region.seen_by(camera, self(camera).depth)
 
     @torch.no_grad()
     def _over(

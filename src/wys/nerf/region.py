@@ -37,11 +37,9 @@ class RegionSettings:
     """A voxel belongs to the region where its vote is at least this share of the highest votes."""
     least: float = 0.15
     """And at least this: where all votes are lower no view knows what is meant."""
-    grow: int = 0
-    """Voxels by which the region grows in every direction."""
 
     def __post_init__(self) -> None:
-        if self.resolution < 2 or self.extent <= 0 or self.grow < 0:
+        if self.resolution < 2 or self.extent <= 0:
             raise WysError("a region needs a resolution of 2 voxels and an extent above 0.")
         if not 0 < self.agreement <= 1 or not 0 <= self.least <= 1:
             raise WysError("the agreement of a region is above 0, up to 1; its least vote 0 to 1.")
@@ -55,6 +53,11 @@ class Region:
     """Which voxels may change; axes are x, y, z."""
     extent: float
     """Half the side of the cube in scene units."""
+
+    @staticmethod
+    def empty(settings: RegionSettings) -> Region:
+        """The region of views that find nothing."""
+        return Region(torch.zeros((settings.resolution,) * 3, dtype=torch.bool), settings.extent)
 
     @property
     def is_empty(self) -> bool:
@@ -177,7 +180,7 @@ def vote_region(
     # A few voxels in which wrong views happen to meet must not set the standard.
     highest = float(volume.flatten().topk(max(8, volume.numel() // 20_000)).values[-1])
     level = max(settings.agreement * highest, settings.least)
-    return Region(volume >= level, settings.extent).grown(settings.grow)
+    return Region(volume >= level, settings.extent)
 
 
 def _through_box(

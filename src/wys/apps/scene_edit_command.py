@@ -1,6 +1,6 @@
-"""`wys scene relevance` and `wys scene edit`: where an instruction matters, and the edit there.
+"""`wys scene edit`: an edit where the instruction matters.
 
-An edit becomes a layer of the scene's folder. While it is under way its state is saved there, so
+It becomes a layer of the scene's folder. While it is under way its state is saved there, so
 that `--resume` goes on after a kill; the scene has the layer once everything of it is written.
 """
 
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,210 +17,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from wys.apps.options import EditorOptions, optional
-from wys.apps.scene_commands import ScenePath
-from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
+from wys.apps.scene_options import (
+    Instruction,
+    Method,
+    SceneGuideOptions,
+    SceneMapOptions,
+    ScenePath,
+    check_instruction,
+)
 from wys.errors import WysError
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool
-    from torch import Tensor
-
-    from wys.camera import Camera
     from wys.diffusion.editor import Editor
-    from wys.nerf.layering import Look
-    from wys.nerf.region import Region
-    from wys.nerf.rendering import Rendering
-    from wys.relevance import Threshold
-    from wys.scene_edit import SceneEditSettings, SceneEditState, SceneEditStep
-    from wys.scene_folder import Layer, SceneFolder
-    from wys.views import Capture, ViewSet
+    from wys.scene_edit import SceneEditStep
+    from wys.scene_folder import SceneFolder
+    from wys.scene_layer import Layer
+    from wys.scene_settings import SceneEditSettings
+    from wys.scene_state import SceneEditState
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
 MapGroup = Annotated[tyro.conf.OmitArgPrefixes[SceneMapOptions], tyro.conf.arg(name="map")]
 EditGroup = Annotated[tyro.conf.OmitArgPrefixes[SceneGuideOptions], tyro.conf.arg(name="edit")]
-Instruction = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="INSTRUCTION")]
 
-VERDICTS = {
-    "nothing to edit": "Nothing to edit: no view shows what the instruction is about.",
-    "local": "A local edit.",
-    "whole image": "The instruction concerns the whole scene.",
-}
 FILM_RATE = 15.0
 """Pictures a second in the film of an edit."""
-
-
-def relevance(
-    scene: ScenePath,
-    instruction: Instruction,
-    out: Path = Path("out"),
-    points: int = 100_000,
-    editor: EditorGroup = EditorOptions(),  # noqa: B008
-    how: MapGroup = SceneMapOptions(),  # noqa: B008
-) -> None:
-    """Show where an instruction would change a scene, before anything is edited.
-
-    Writes a sheet, all views' relevance and masks, and coloured points (.ply).
-
-    Args:
-        scene: Folder of the scene.
-        instruction: What to do, such as "make the red cube blue".
-        out: Folder for the results; made where it is missing.
-        points: Most points of the cloud.
-    """
-    _check_instruction(instruction)
-    from wys.apps.progress import err
-    from wys.apps.results import in_words, result_folder
-    from wys.scene_edit import PRESETS
-    from wys.scene_folder import SceneFolder
-
-    folder = SceneFolder.open(scene)
-    look = folder.look(folder.top)
-    views = folder.views_to_edit(folder.top)
-    capture = folder.capture()
-    with result_folder(out) as results:
-        with err.status("loading the editor"):
-            loaded = editor.load()
-        settings = how.settings(loaded, PRESETS["wys"])
-        found = _find(loaded, look.to(loaded.device), views, instruction, settings, how.seed)
-        record = _command(instruction, editor, loaded, how.seed) | {"scene": str(scene.resolve())}
-        shares = _write_preview(results, found, capture, points, record)
-    print(f"{VERDICTS[found.verdict]} {_in_words(shares)}")
-    print(f"Results in {in_words(out)}")
-
-
-@dataclass(frozen=True)
-class Found:
-    """Where an instruction matters in a scene."""
-
-    look: Look
-    """The scene with its relevance field."""
-    region: Region | None
-    """What space may change; None where the relevance field alone decides."""
-    verdict: str
-    settings: SceneEditSettings
-
-    def mask(self, shown: Rendering, camera: Camera) -> Bool[Tensor, "1 h w"]:
-        """The pixels of a view that may change."""
-        return mask_of(shown, camera, self.region, self.settings.threshold)
-
-
-def mask_of(
-    shown: Rendering, camera: Camera, region: Region | None, threshold: Threshold
-) -> Bool[Tensor, "1 h w"]:
-    """The pixels of a view that look at a region; without one, those of high relevance."""
-    import torch
-
-    from wys.relevance import RelevanceMap, RelevanceSettings
-
-    if region is not None:
-        return region.seen_by(camera, shown.depth)
-    if shown.relevance is None:
-        return torch.ones_like(shown.depth, dtype=torch.bool)
-    values, size = shown.relevance[None], (camera.height, camera.width)
-    found = RelevanceMap(values, values, None, ("",), size, RelevanceSettings())
-    return found.mask(threshold).at(size)[0]
-
-
-def _find(
-    editor: Editor,
-    look: Look,
-    views: ViewSet,
-    instruction: str,
-    settings: SceneEditSettings,
-    seed: int,
-) -> Found:
-    """The first half of `edit_scene`: maps of all views, the relevance field, the region."""
-    from wys.apps.progress import progress
-    from wys.nerf.fitting import RelevanceFitSettings, fit_relevance
-    from wys.scene_edit import agreed_region, normalise_across, scene_relevance, verdict_of
-
-    maps = []
-    with progress("looking for what the instruction changes") as advance:
-        for i, made in scene_relevance(editor, views, instruction, settings.relevance, seed=seed):
-            maps.append(made)
-            advance(i + 1, len(views))
-    verdict, values = verdict_of(maps), normalise_across(maps)
-    for i, value in enumerate(values):
-        views = views.with_relevance(i, value)
-    field = look.scene.with_relevance(seed)
-    with progress("learning where it is in the scene") as advance:
-        for step in fit_relevance(field, views, RelevanceFitSettings(), seed):
-            advance(step.iteration, step.count)
-    region = None
-    if verdict != "whole image":
-        how = settings.relevance or editor.settings.relevance
-        region = agreed_region(values, views, how, settings.voting)
-    return Found(look.with_scene(field), region, verdict, settings)
-
-
-def _write_preview(
-    results: Path, found: Found, capture: Capture, most: int, record: dict[str, Any]
-) -> dict[str, float]:
-    """Every file of a preview; returns the shares that it tells of."""
-    import torch
-
-    from wys.apps.progress import progress
-    from wys.apps.scene_data import surface_points, to_world
-    from wys.apps.scene_results import spread_indices, write_points, write_sheet
-    from wys.image import draw_outline, overlay_heat, write_image
-    from wys.seeds import generator
-    from wys.store import write_json
-
-    rows, shares = [], {}
-    renders: list[Rendering] = []
-    for split, views in (("training", capture.train), ("held-out", capture.held_out)):
-        shown, masks = [], []
-        with progress(f"rendering {split} views") as advance:
-            for i in range(len(views)):
-                shown.append(found.look(views.cameras[i]))
-                masks.append(found.mask(shown[i], views.cameras[i]))
-                advance(i + 1, len(views))
-        for i, (each, mask) in enumerate(zip(shown, masks, strict=True)):
-            assert each.relevance is not None
-            colour = each.rgb.clamp(0, 1)
-            heat = overlay_heat(colour, each.relevance)
-            write_image(results / "relevance" / f"{views.names[i]}.png", heat)
-            write_image(results / "mask" / f"{views.names[i]}.png", mask.float())
-            if i in spread_indices(len(views), 4):
-                title = f"{split} {views.names[i]}"
-                cells = [(title, colour), ("relevance", heat), ("mask", draw_outline(colour, mask))]
-                rows.append(cells)
-        if len(views):
-            shares[f"{split} pixels"] = float(torch.stack(masks).double().mean())
-        if split == "training":
-            renders = shown
-    places, rgb = surface_points(
-        [each.depth for each in renders],
-        [each.opacity for each in renders],
-        [each.rgb for each in renders],
-        capture.train.cameras,
-    )
-    chosen = torch.randperm(len(places), generator=generator(0, len(places), "points"))[:most]
-    places, rgb = places[chosen], rgb[chosen]
-    field = found.look.scene.relevance
-    assert field is not None
-    with torch.no_grad():
-        values = field(places.to(found.look.scene.device)).cpu()
-    write_points(results / "points.ply", to_world(places, capture.scene_from_world), rgb, values)
-    if found.region is not None:
-        shares["surface"] = float(found.region.contains(places).double().mean())
-    write_sheet(results / "sheet.png", rows)
-    write_json(
-        results / "run.json",
-        record
-        | {
-            "verdict": found.verdict,
-            "shares": {name: round(value, 5) for name, value in shares.items()},
-            "settings": asdict(found.settings),
-            "points": len(places),
-        },
-    )
-    return shares
-
-
-def _in_words(shares: dict[str, float]) -> str:
-    parts = [f"{value:.1%} of the {name}" for name, value in shares.items()]
-    return f"It may change {', '.join(parts)}."
 
 
 def edit(
@@ -250,11 +68,14 @@ def edit(
         resume: Go on with an edit that was stopped; give the options it began with.
         film: Pictures of the film; 0: none.
     """
-    _check_instruction(instruction)
+    check_instruction(instruction)
     from wys.apps.progress import err
-    from wys.apps.results import in_words
-    from wys.scene_edit import PRESETS
-    from wys.scene_folder import RECORD, SceneFolder, copy_scene, layer_name, locked
+    from wys.apps.results import in_words, run_record
+    from wys.apps.scene_results import VERDICTS
+    from wys.scene_folder import RECORD, SceneFolder, copy_scene
+    from wys.scene_layer import layer_name
+    from wys.scene_settings import PRESETS
+    from wys.store import locked
 
     title = layer_name(instruction if name is None else name)
     source = SceneFolder.open(scene)
@@ -273,7 +94,7 @@ def edit(
                 copy_scene(source, out)
             held.enter_context(locked(out))
         folder = SceneFolder.open(scene if out is None else out)
-        record = _command(instruction, editor, loaded, how.seed) | {
+        record = run_record(instruction, editor, loaded, how.seed) | {
             "method": method,
             "settings": asdict(settings),
             "force": guide.force,
@@ -293,24 +114,6 @@ def edit(
         )
     _tell_edit(figures)
     print(f"Results in {in_words(layer.folder)}")
-
-
-def _check_instruction(instruction: str) -> None:
-    if not instruction.strip():
-        raise WysError("the instruction is empty; say what to change.")
-
-
-def _command(instruction: str, options: EditorOptions, editor: Editor, seed: int) -> dict[str, Any]:
-    """What every record begins with."""
-    from wys.apps.results import versions
-
-    return {
-        "command": shlex.join(["wys", *sys.argv[1:]]),
-        "instruction": instruction,
-        "editor": asdict(options) | {"device": str(editor.device)},
-        "seed": seed,
-        "versions": versions(),
-    }
 
 
 def _as_json(value: Any) -> Any:
@@ -357,10 +160,11 @@ def _edit(
     """Begins or goes on; None where there is nothing to edit."""
     from wys.apps.progress import Saving, progress_of_kinds
     from wys.evaluation.speed_bench import PeakMemory
-    from wys.scene_edit import NOTHING, SceneEditState, edit_scene
+    from wys.scene_edit import NOTHING, edit_scene
+    from wys.scene_state import SceneEditState
 
     below = folder.top
-    scene = folder.scene(below).to(editor.device)
+    look = folder.look(below).to(editor.device)
     views = folder.views_to_edit(below)
     instruction, seed = layer.record["instruction"], layer.record["seed"]
     state, before = None, 0.0
@@ -368,7 +172,8 @@ def _edit(
     if saved is not None:
         tensors, notes = saved
         assert settings.relevance is not None
-        state = SceneEditState.from_tensors(tensors, scene, views, instruction, settings.relevance)
+        how = settings.relevance
+        state = SceneEditState.from_tensors(tensors, look.scene, views, instruction, how)
         before = float(notes["seconds"])
 
     def steps() -> Iterator[SceneEditStep]:
@@ -376,7 +181,7 @@ def _edit(
         try:
             yield from edit_scene(
                 editor,
-                scene,
+                look,
                 views,
                 instruction,
                 settings,
@@ -417,7 +222,7 @@ def _write_edit(
     import torch
 
     from wys.apps.progress import progress
-    from wys.apps.scene_data import chosen_views, truth_of
+    from wys.apps.scene_data import chosen_views, mask_of, truth_of
     from wys.apps.scene_results import spread_indices, write_film, write_sheet
     from wys.evaluation import metrics
     from wys.image import draw_outline, overlay_heat
@@ -431,13 +236,14 @@ def _write_edit(
     # What was there before the edit, with the relevance that the edit went by.
     field = Scene(old.scene.radiance, state.scene.relevance, background=old.scene.background)
     old = old.with_scene(field)
-    before, after, masks, rows = [], [], [], []
+    before, after, masks, rooms, rows = [], [], [], [], []
     truth = truth_of(folder, layer.record["instruction"], views)
     with progress("rendering views") as advance:
         for i in range(len(views)):
             camera = views.cameras[i]
             shown, now = old(camera), new(camera)
             masks.append(mask_of(shown, camera, state.region, settings.threshold))
+            rooms.append(mask_of(shown, camera, state.room, settings.threshold))
             before.append(shown.rgb.clamp(0, 1))
             after.append(now.rgb.clamp(0, 1))
             advance(i + 1, len(views))
@@ -461,7 +267,9 @@ def _write_edit(
                 advance(i + 1, film)
         write_film(layer.folder / "edited.mp4", frames, FILM_RATE)
     images, inside = torch.stack(after), torch.stack(masks)[:, 0]
-    changed = metrics.largest_difference(images, torch.stack(before), ~inside)
+    # What may change is the room: the region, and the rim that the edited field has around it.
+    outside = ~torch.stack(rooms)[:, 0]
+    changed = metrics.largest_difference(images, torch.stack(before), outside)
     figures: dict[str, Any] = {
         "edited_views": sum(edit is not None for edit in state.views.edits),
         "share_in_mask": round(float(inside.double().mean()), 5),

@@ -1,0 +1,146 @@
+"""`wys scene edit` with a tiny editor: kills, refusals, and nothing to edit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wys.nerf.region import Region
+from wys.scene_folder import SceneFolder
+from wys.store import locked
+
+pytestmark = pytest.mark.usefixtures("small")
+Wys = Any  # The class of this name in conftest.py.
+Contents = Callable[[Path], dict[str, bytes]]
+Refused = Callable[..., None]
+
+
+def test_an_interrupted_edit_goes_on_exactly(
+    contents: Contents,
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from wys import scene_edit
+
+    options = ("--name", "red", *wys.edit)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert wys("edit", scene, "make the ball red", "--out", whole, *options) == 0
+    assert not (scene / "layers").exists()
+
+    original, calls = scene_edit.edit_view, []
+
+    def killed(*arguments: object, **settings: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.apps.progress.Saving.due", lambda self: True)
+        patch.setattr(scene_edit, "edit_view", killed)
+        assert wys("edit", scene, "make the ball red", "--out", cut, *options) == 130
+    assert SceneFolder.open(cut).unfinished is not None and not SceneFolder.open(cut).layers
+    capsys.readouterr()
+    refused(wys("edit", cut, "make the ball red", *options), capsys, "unfinished", "--resume")
+    refused(wys("edit", cut, "remove it", *options, "--resume"), capsys, "another instruction")
+    code = wys("edit", cut, "make the ball red", *options, "--seed", "5", "--resume")
+    refused(code, capsys, "another seed")
+
+    calls.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(scene_edit, "edit_view", lambda *a, **o: calls.append(1) or original(*a, **o))
+        assert wys("edit", scene, "make the ball red", "--out", cut, *options, "--resume") == 0
+    assert len(calls) == 2
+    mine, theirs = contents(cut / "layers/01-red"), contents(whole / "layers/01-red")
+    assert mine.keys() == theirs.keys()
+    assert [name for name in mine if mine[name] != theirs[name]] == ["layer.json"]
+    # Once more finds it done.
+    capsys.readouterr()
+    assert wys("edit", cut, "make the ball red", *options, "--resume") == 0
+    assert "already" in capsys.readouterr().out
+
+
+def test_an_unfinished_edit_can_be_dropped(
+    contents: Contents,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(*_: object, **__: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    before = contents(scene)
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.scene_edit.edit_view", killed)
+        assert wys("edit", scene, "make the ball red", *wys.edit) == 130
+    assert contents(scene) != before
+    assert wys("undo", scene) == 0 and "unfinished" in capsys.readouterr().out
+    assert contents(scene) == before
+
+
+def test_nothing_to_edit_leaves_the_scene_as_it_is(
+    contents: Contents,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("wys.scene_edit.verdict_of", lambda maps: "nothing to edit")
+    before = contents(scene)
+    options = [word for word in wys.edit if word != "--force"]
+    assert wys("edit", scene, "make the ball red", *options) == 0
+    assert "Nothing to edit" in capsys.readouterr().out
+    assert contents(scene) == before
+
+
+def test_an_edit_that_is_given_up_leaves_the_scene_as_it_is(
+    contents: Contents,
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from wys.errors import WysError
+
+    def given_up(*_: object, **__: object) -> torch.Tensor:
+        raise WysError("the scene does not take the edits up; raise --every.")
+
+    monkeypatch.setattr("wys.scene_edit.edit_view", given_up)
+    before = contents(scene)
+    refused(wys("edit", scene, "make the ball red", *wys.edit), capsys, "take the edits up")
+    assert contents(scene) == before
+
+
+def test_two_processes_do_not_change_one_scene(
+    refused: Refused, wys: Wys, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with locked(scene):
+        refused(wys("edit", scene, "make the ball red", *wys.edit), capsys, "another process")
+        refused(wys("undo", scene), capsys, "another process")
+        assert wys("info", scene) == 0
+
+
+def test_nothing_changes_outside_the_room_of_an_edit(
+    wys: Wys, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The figure of what changes elsewhere goes by what the edited field may show, rim and all."""
+    inside = torch.zeros(24, 24, 24, dtype=torch.bool)
+    inside[9:15, 9:15, 9:15] = True
+    monkeypatch.setattr("wys.scene_edit.verdict_of", lambda maps: "local")
+    monkeypatch.setattr("wys.scene_edit.agreed_region", lambda *_: Region(inside, 1.25))
+    assert wys("edit", scene, "make the ball red", *wys.edit, "--rate", "3") == 0
+    folder = SceneFolder.open(scene)
+    top = folder.top
+    assert top is not None and top.record["result"]["largest_change_outside_mask"] == 0
+    camera = folder.capture().held_out.cameras[0]
+    before, after = folder.look(None)(camera), folder.look(top)(camera)
+    rim = ~Region(inside, 1.25).seen_by(camera, before.depth)[0]
+    assert (before.rgb - after.rgb).abs()[:, rim].max() > 1 / 255
