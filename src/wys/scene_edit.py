@@ -82,14 +82,16 @@ def agreed_region(
 ) -> Region:
     """The space that the masks of all views vote for.
 
-    Views vote with masks, not with maps: soft edges would round the region off.
+    Views vote with masks, not with maps: soft edges would round the region off. The maps decide
+    between parts that stand apart.
 
     Args:
         values: the maps of the views, by one scale.
         how: how the maps were made; its threshold makes the masks.
     """
-    masks = relevance_mask(torch.stack(list(values)), views.size, how.threshold).at(views.size)
-    return vote_region(masks.float(), views.cameras, voting)
+    maps = torch.stack(list(values))
+    masks = relevance_mask(maps, views.size, how.threshold).at(views.size)
+    return vote_region(masks.float(), views.cameras, voting, maps)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,18 @@
 """Regions: what the votes of views carve out, and what a camera sees of it."""
 
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wys.camera import Camera, intrinsics_from_fov, look_at
-from wys.nerf.region import Region, RegionSettings, vote_region, votes
+from wys.nerf.region import (
+    Region,
+    RegionSettings,
+    connected_parts,
+    strongest_parts,
+    vote_region,
+    votes,
+)
 
 
 def ring(count: int, size: int = 48) -> Camera:
@@ -34,11 +43,11 @@ def ball_region(radius: float, centre: torch.Tensor, resolution: int = 64) -> Re
 
 
 def test_votes_are_the_mean_over_the_views_that_see_a_voxel() -> None:
-    cameras, settings = ring(3), RegionSettings(resolution=5)
+    cameras, how = ring(3), RegionSettings(resolution=5)
     maps = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(0))
-    found = votes(maps, cameras, settings)
+    found = votes(maps, cameras, how)
     for voxel in [(0, 0, 0), (2, 2, 2), (4, 1, 3), (1, 4, 0)]:
-        point = ((torch.tensor(voxel) + 0.5) / 5 * 2 - 1) * settings.extent
+        point = ((torch.tensor(voxel) + 0.5) / 5 * 2 - 1) * how.extent
         values = []
         for i in range(3):
             (pixel,), (depth,) = cameras[i].project(point[None])
@@ -79,6 +88,48 @@ def test_views_that_point_elsewhere_are_outvoted() -> None:
     region = vote_region(maps, cameras)
     assert bool(region.contains(right[None]).all())
     assert not bool(region.contains(wrong[None]).any())
+
+
+def test_of_two_things_that_all_masks_show_the_more_relevant_one_stays() -> None:
+    cameras = ring(12)
+    meant, other = torch.tensor([0.5, 0.0, 0.0]), torch.tensor([-0.6, 0.1, 0.0])
+    first, second = (silhouettes(cameras, centre, 0.25) for centre in (meant, other))
+    masks, maps = torch.maximum(first, second), torch.maximum(0.95 * first, 0.8 * second)
+    region = vote_region(masks, cameras, RegionSettings(rival=0.9), maps)
+    assert bool(region.contains(meant[None]).all())
+    assert not bool(region.contains(other[None]).any())
+    both = vote_region(masks, cameras, RegionSettings(rival=0.8), maps)
+    assert bool(both.contains(torch.stack([meant, other])).all())
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_parts_are_those_of_a_flood_fill(seed: int) -> None:
+    inside = torch.rand(5, 5, 5, generator=torch.Generator().manual_seed(seed)) > 0.8
+    labels = connected_parts(inside)
+    left, parts = {tuple(v) for v in inside.nonzero().tolist()}, []
+    while left:
+        part, edge = set(), [left.pop()]
+        while edge:
+            voxel = edge.pop()
+            part.add(voxel)
+            near = {w for w in left if all(abs(a - b) <= 1 for a, b in zip(voxel, w, strict=True))}
+            left -= near
+            edge += near
+        parts.append(part)
+    names = [{int(labels[voxel]) for voxel in part} for part in parts]
+    assert all(len(name) == 1 for name in names)
+    assert len(set().union(*names)) == len(parts) == len(labels.unique()) - 1 + bool(inside.all())
+
+
+def test_specks_neither_count_nor_stay() -> None:
+    inside = torch.zeros(12, 12, 12, dtype=torch.bool)
+    inside[1:4, 1:4, 1:4] = True
+    inside[8, 8, 8] = True
+    evidence = torch.full(inside.shape, 0.5)
+    evidence[8, 8, 8] = 1.0
+    kept = strongest_parts(inside, evidence, 0.9)
+    assert bool(kept[2, 2, 2]) and not bool(kept[8, 8, 8])
 
 
 def test_no_votes_no_region() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wys.camera import Camera, Rays
@@ -37,12 +37,17 @@ class RegionSettings:
     """A voxel belongs to the region where its vote is at least this share of the highest votes."""
     least: float = 0.15
     """And at least this: where all votes are lower no view knows what is meant."""
+    rival: float = 0.9
+    """A part of the region that stands apart from the strongest belongs to it where its mean
+    relevance over all views is at least this share of that part's; 0 keeps every part."""
 
     def __post_init__(self) -> None:
         if self.resolution < 2 or self.extent <= 0:
             raise WysError("a region needs a resolution of 2 voxels and an extent above 0.")
         if not 0 < self.agreement <= 1 or not 0 <= self.least <= 1:
             raise WysError("the agreement of a region is above 0, up to 1; its least vote 0 to 1.")
+        if not 0 <= self.rival <= 1:
+            raise WysError(f"the rival share of a region is from 0 to 1, not {self.rival}.")
 
 
 @dataclass(frozen=True)
@@ -172,15 +177,64 @@ def votes(
 
 
 def vote_region(
-    maps: Float[Tensor, "n 1 hm wm"], cameras: Camera, settings: RegionSettings | None = None
+    masks: Float[Tensor, "n 1 hm wm"],
+    cameras: Camera,
+    settings: RegionSettings | None = None,
+    maps: Float[Tensor, "n 1 hv wv"] | None = None,
 ) -> Region:
-    """The region that n views agree on; empty where none of them finds anything relevant."""
+    """The region that n views agree on; empty where none of them finds anything relevant.
+
+    Args:
+        masks: what each view takes for meant, in [0, 1].
+        maps: the relevance itself, which tells parts apart that all masks show; None: the masks.
+    """
     settings = settings or RegionSettings()
-    volume = votes(maps, cameras, settings)
+    volume = votes(masks, cameras, settings)
     # A few voxels in which wrong views happen to meet must not set the standard.
-    highest = float(volume.flatten().topk(max(8, volume.numel() // 20_000)).values[-1])
+    highest = float(volume.flatten().topk(_few(volume)).values[-1])
     level = max(settings.agreement * highest, settings.least)
-    return Region(volume >= level, settings.extent)
+    inside = volume >= level
+    if settings.rival > 0 and bool(inside.any()):
+        evidence = volume if maps is None else votes(maps, cameras, settings)
+        inside = strongest_parts(inside, evidence, settings.rival)
+    return Region(inside, settings.extent)
+
+
+def strongest_parts(
+    inside: Bool[Tensor, "r r r"], evidence: Float[Tensor, "r r r"], share: float
+) -> Bool[Tensor, "r r r"]:
+    """The connected parts whose mean evidence is at least a share of the strongest part's.
+
+    An editor that is unsure which object is meant marks several; over many views the right one
+    gains. Parts of a few voxels neither count nor stay.
+    """
+    labels = connected_parts(inside)
+    names, counts = labels[inside].unique(return_counts=True)
+    names = names[counts >= _few(inside)]
+    if len(names) == 0:
+        return inside
+    means = torch.stack([evidence[labels == name].mean() for name in names])
+    kept = names[means >= share * means.max()]
+    return torch.isin(labels, kept)
+
+
+def connected_parts(inside: Bool[Tensor, "r r r"]) -> Int[Tensor, "r r r"]:
+    """A number from 1 on for each connected part (26 neighbours), 0 outside.
+
+    Every voxel starts with a number of its own; the highest spreads over its part.
+    """
+    labels = torch.zeros(inside.shape, dtype=torch.float64)
+    labels[inside] = torch.arange(1, int(inside.sum()) + 1, dtype=torch.float64)
+    while True:
+        spread = F.max_pool3d(labels[None], 3, stride=1, padding=1)[0] * inside
+        if torch.equal(spread, labels):
+            return labels.long()
+        labels = spread
+
+
+def _few(volume: Tensor) -> int:
+    """So many voxels are too few to mean anything."""
+    return max(8, volume.numel() // 20_000)
 
 
 def _through_box(
