@@ -39,7 +39,8 @@ class RegionSettings:
     """And at least this: where all votes are lower no view knows what is meant."""
     rival: float = 0.9
     """A part of the region that stands apart from the strongest belongs to it where its mean
-    relevance over all views is at least this share of that part's; 0 keeps every part."""
+    relevance, in the views that take it for meant, is at least this share of that part's; 0 keeps
+    every part."""
 
     def __post_init__(self) -> None:
         if self.resolution < 2 or self.extent <= 0:
@@ -195,7 +196,9 @@ def vote_region(
     level = max(settings.agreement * highest, settings.least)
     inside = volume >= level
     if settings.rival > 0 and bool(inside.any()):
-        evidence = volume if maps is None else votes(maps, cameras, settings)
+        maps = masks if maps is None else F.interpolate(maps, masks.shape[-2:], mode="bilinear")
+        # Where something stands in front a view says nothing: its silence is no evidence.
+        evidence = votes(maps * masks, cameras, settings) / volume.clamp(min=1e-6)
         inside = strongest_parts(inside, evidence, settings.rival)
     return Region(inside, settings.extent)
 
