@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from wys.apps.options import optional
+from wys.apps.options import Flag, optional
 from wys.apps.scene_options import FitOptions, ReadOptions, field_device
 from wys.errors import WysError
 
@@ -30,6 +30,7 @@ ReadGroup = Annotated[tyro.conf.OmitArgPrefixes[ReadOptions], tyro.conf.arg(name
 FitGroup = Annotated[tyro.conf.OmitArgPrefixes[FitOptions], tyro.conf.arg(name="fit")]
 ScenePath = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SCENE")]
 What = Literal["colour", "depth", "opacity", "relevance"]
+WhatWords = tyro.conf.arg(metavar="{colour,depth,opacity,relevance}...")
 LayerName = Annotated[str | None, optional("NAME")]
 Device = Annotated[str, tyro.conf.arg(metavar="NAME")]
 Views = Annotated[str, tyro.conf.arg(metavar="{held-out,train,orbit}|FILE")]
@@ -38,7 +39,7 @@ Views = Annotated[str, tyro.conf.arg(metavar="{held-out,train,orbit}|FILE")]
 def fit(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     out: Annotated[Path, tyro.conf.arg(metavar="SCENE")],
-    resume: bool = False,
+    resume: Flag = False,
     read: ReadGroup = ReadOptions(),  # noqa: B008
     how: FitGroup = FitOptions(),  # noqa: B008
 ) -> None:
@@ -216,7 +217,7 @@ def render(
     scene: ScenePath,
     out: Path = Path("out"),
     views: Views = "held-out",
-    what: tuple[What, ...] = ("colour",),
+    what: Annotated[tuple[What, ...], WhatWords] = ("colour",),
     layer: LayerName = None,
     scale: float = 1.0,
     frames: int = 120,
@@ -229,7 +230,7 @@ def render(
         scene: Folder of the scene.
         out: Folder for the results; made where it is missing.
         views: held-out, train, orbit, or nerfstudio's camera_path.json.
-        what: Any of colour, depth, opacity and relevance.
+        what: What the pictures show; a picture or film for each.
         layer: Show the scene after this edit; 'original': before any; else after the last.
         scale: Multiply the size of the pictures.
         frames: Pictures of an orbit.
@@ -282,7 +283,7 @@ def _pictures(renderings: list[Rendering], what: What) -> list[Float[Tensor, "c 
     return [depth_image(each.depth, each.opacity, near, far) for each in renderings]
 
 
-def info(scene: ScenePath, json: bool = False) -> None:
+def info(scene: ScenePath, json: Flag = False) -> None:
     """Say what a scene's folder holds: views, fit, figures, edits.
 
     Args:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from wys.apps.options import EditorOptions, optional
+from wys.apps.options import EditorOptions, Flag, optional
 from wys.apps.scene_commands import ScenePath
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
 from wys.errors import WysError
@@ -231,7 +231,7 @@ def edit(
     out: Annotated[Path | None, optional("EDITED")] = None,
     name: Annotated[str | None, optional("LAYER")] = None,
     method: Method = "wys",
-    resume: bool = False,
+    resume: Flag = False,
     film: int = 60,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
     how: MapGroup = SceneMapOptions(),  # noqa: B008
