@@ -92,6 +92,8 @@ COMMANDS = (
         "wys.apps.bench_commands",
         "bench_table",
     ),
+    Command("doctor", "say what is here and what is missing", "wys.apps.doctor", "doctor"),
+    Command("completion", "print a shell's completion", "wys.apps.completion", "completion"),
 )
 
 
