@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from wys.apps.options import EditorOptions, optional, overridden
+from wys.apps.options import EditorOptions, Flag, optional, overridden
 from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
 
@@ -197,7 +197,7 @@ def bench_scene_fit(
 
 
 def bench_scene_edit(
-    quick: bool = False,
+    quick: Flag = False,
     seed: int = 0,
     json: JsonFile = None,
     split: Literal["test", "validation"] = "test",

@@ -6,11 +6,12 @@ Exit codes: 0 done (also when there was nothing to edit), 2 wrong input, 130 int
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -91,6 +92,8 @@ COMMANDS = (
         "wys.apps.bench_commands",
         "bench_table",
     ),
+    Command("doctor", "say what is here and what is missing", "wys.apps.doctor", "doctor"),
+    Command("completion", "print a shell's completion", "wys.apps.completion", "completion"),
 )
 
 
@@ -116,6 +119,38 @@ def find_command(arguments: Sequence[str]) -> tuple[Command, list[str]] | None:
         if list(arguments[: len(words)]) == words:
             return command, list(arguments[len(words) :])
     return None
+
+
+def function_of(command: Command) -> Callable[..., None]:
+    """The function whose signature is the command line; imports the subcommand's module."""
+    function: Callable[..., None] = getattr(
+        importlib.import_module(command.module), command.function
+    )
+    return function
+
+
+def parse(command: Command, arguments: Sequence[str]) -> Callable[[], None]:
+    """The call that the arguments ask for, ready to be made.
+
+    Help and mistakes end the program, as they do on the command line (SystemExit).
+    """
+    import tyro
+
+    function = function_of(command)
+
+    # tyro calls what it parses for; a stand-in of the same signature hands the call over instead.
+    @functools.wraps(function)
+    def asked_for(*args: object, **kwargs: object) -> Callable[[], None]:
+        return functools.partial(function, *args, **kwargs)
+
+    tyro.extras.set_accent_color("cyan")
+    call: Callable[[], None] = tyro.cli(
+        asked_for,
+        prog=f"wys {command.words}",
+        args=arguments,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return call
 
 
 def show_warning(
@@ -162,21 +197,12 @@ def run(command: Command, arguments: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    import tyro
-
     from wys.errors import WysError
 
-    function = getattr(importlib.import_module(command.module), command.function)
-    tyro.extras.set_accent_color("cyan")
     previous = warnings.showwarning
     warnings.showwarning = show_warning
     try:
-        tyro.cli(
-            function,
-            prog=f"wys {command.words}",
-            args=arguments,
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
+        parse(command, arguments)()
     except WysError as error:
         print(f"wys: {error}", file=sys.stderr)
         return 2

@@ -34,6 +34,10 @@ def optional(metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
+Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+"""An option without a value. That it is off unless given needs no words in the help."""
+
+
 def parse_box(text: str) -> Corners:
     """Reads "x0,y0,x1,y1"; raises WysError where that is no box."""
     try:
@@ -63,11 +67,11 @@ class EditorOptions:
     """For a single file: a directory or hub id with its configuration."""
     offload: Literal["none", "model", "sequential"] = "none"
     """Keep weights in CPU memory until needed: by model or by layer."""
-    vae_tiling: bool = False
+    vae_tiling: Flag = False
     """Encode and decode images in tiles."""
-    vae_slicing: bool = False
+    vae_slicing: Flag = False
     """Encode and decode a batch one image at a time."""
-    attention_slicing: bool = False
+    attention_slicing: Flag = False
     """Compute attention in slices."""
     max_batch: Annotated[int | None, optional("N")] = None
     """Most predictions run through the network at once."""
@@ -133,14 +137,10 @@ class MaskOptions:
 
     mask: Annotated[Path | None, optional("FILE")] = None
     """A mask image of the input's size (white may change), not the map's."""
-    include: Annotated[
-        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1")
-    ] = ()
-    """Add a box of pixels to the mask; may be repeated."""
-    exclude: Annotated[
-        tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1")
-    ] = ()
-    """Take a box of pixels out of the mask; may be repeated."""
+    include: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, optional("X0,Y0,X1,Y1")] = ()
+    """Add a box of pixels to the mask. May be repeated."""
+    exclude: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, optional("X0,Y0,X1,Y1")] = ()
+    """Take a box of pixels out of the mask. May be repeated."""
     grow: float = 0.0
     """Widen the mask by this many pixels."""
     feather: float = 0.0
@@ -166,9 +166,9 @@ class GuideOptions:
     """Denoising steps (paper: 20)."""
     start: Annotated[float | None, own("FRACTION")] = None
     """Noise level to start from; less than 1 stays nearer to the input."""
-    zoom: bool = False
+    zoom: Flag = False
     """Edit a crop around a small mask, at the editor's full size."""
-    force: bool = False
+    force: Flag = False
     """Edit also where the map says that there is nothing to edit."""
 
     def settings(self, preset: EditorSettings) -> EditorSettings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from wys.apps.options import optional
+from wys.apps.options import Flag, optional
 from wys.apps.scene_options import ScenePath, field_device
 from wys.errors import WysError
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wys.scene_layer import Layer
 
 What = Literal["colour", "depth", "opacity", "relevance"]
+WhatWords = tyro.conf.arg(metavar="{colour,depth,opacity,relevance}...")
 LayerName = Annotated[str | None, optional("NAME")]
 Device = Annotated[str, tyro.conf.arg(metavar="NAME")]
 Views = Annotated[str, tyro.conf.arg(metavar="{held-out,train,orbit}|FILE")]
@@ -31,7 +32,7 @@ def render(
     scene: ScenePath,
     out: Path = Path("out"),
     views: Views = "held-out",
-    what: tuple[What, ...] = ("colour",),
+    what: Annotated[tuple[What, ...], WhatWords] = ("colour",),
     layer: LayerName = None,
     scale: float = 1.0,
     frames: int = 120,
@@ -44,7 +45,7 @@ def render(
         scene: Folder of the scene.
         out: Folder for the results; made where it is missing.
         views: held-out, train, orbit, or nerfstudio's camera_path.json.
-        what: Any of colour, depth, opacity and relevance.
+        what: What the pictures show; a picture or film for each.
         layer: Show the scene after this edit; 'original': before any; else after the last.
         scale: Multiply the size of the pictures.
         frames: Pictures of an orbit.
@@ -97,7 +98,7 @@ def _pictures(renderings: list[Rendering], what: What) -> list[Float[Tensor, "c 
     return [depth_image(each.depth, each.opacity, near, far) for each in renderings]
 
 
-def info(scene: ScenePath, json: bool = False) -> None:
+def info(scene: ScenePath, json: Flag = False) -> None:
     """Say what a scene's folder holds: views, fit, figures, edits.
 
     Args:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from wys.apps.options import EditorOptions, optional
+from wys.apps.options import EditorOptions, Flag, optional
 from wys.apps.scene_options import (
     Instruction,
     Method,
@@ -49,7 +49,7 @@ def edit(
     out: Annotated[Path | None, optional("EDITED")] = None,
     name: Annotated[str | None, optional("LAYER")] = None,
     method: Method = "wys",
-    resume: bool = False,
+    resume: Flag = False,
     film: int = 60,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
     how: MapGroup = SceneMapOptions(),  # noqa: B008

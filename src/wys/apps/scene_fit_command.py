@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from wys.apps.options import Flag
 from wys.apps.scene_options import FitOptions, ReadOptions, field_device
 from wys.errors import WysError
 
@@ -27,7 +28,7 @@ FitGroup = Annotated[tyro.conf.OmitArgPrefixes[FitOptions], tyro.conf.arg(name="
 def fit(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     out: Annotated[Path, tyro.conf.arg(metavar="SCENE")],
-    resume: bool = False,
+    resume: Flag = False,
     read: ReadGroup = ReadOptions(),  # noqa: B008
     how: FitGroup = FitOptions(),  # noqa: B008
 ) -> None:

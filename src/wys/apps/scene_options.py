@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from wys.apps.options import optional, overridden, own
+from wys.apps.options import Flag, optional, overridden, own
 from wys.errors import WysError
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class ReadOptions:
     downscale: float = 1.0
     """Divide the photographs' size by this."""
     holdout: Annotated[int | None, optional("N")] = None
-    """Hold out every Nth view for the figures (8; tabletop: 5); 0: none."""
+    """Hold out every Nth view for figures (8; tabletop: 5); 0: none."""
     max_views: Annotated[int | None, optional("N")] = None
-    """Take at most so many views, evenly spread (tabletop: 25)."""
+    """At most so many views, evenly spread (tabletop: 25)."""
 
     def check(self) -> None:
         """Raises WysError where a value makes no sense, before anything is read."""
@@ -129,15 +129,15 @@ class SceneGuideOptions:
     ] = None
     """Range of the noise that a photograph's edit begins with, 0 to 1."""
     every: Annotated[int | None, optional("N")] = None
-    """Steps of the field after each edited photograph (paper: 10)."""
+    """Steps of the field after each photograph (paper: 10)."""
     passes: Annotated[float | None, optional("N")] = None
     """How often each photograph is edited, on average."""
     rest: Annotated[int | None, optional("N")] = None
     """Steps of the field after the last edited photograph."""
     rate: Annotated[float | None, optional("SHARE")] = None
     """Learning rate of the field, relative to that of its fit."""
-    force: bool = False
-    """Edit also where no view shows what the instruction is about."""
+    force: Flag = False
+    """Edit also where no view shows what is meant."""
 
     def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
         """The preset with what was given."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from wys.apps.options import optional
+from wys.apps.options import Flag, optional
 
 
 def train(
@@ -17,7 +17,7 @@ def train(
     start: Annotated[Path | None, optional("EDITOR")] = None,
     processes: Annotated[int | None, optional("N")] = None,
     workers: int = 2,
-    compile: bool = False,
+    compile: Flag = False,
     save_minutes: float = 5.0,
 ) -> None:
     """Train an editor. The same command goes on with a run that was stopped.
