@@ -10,9 +10,20 @@ import pytest
 import wys
 
 ROOT = Path(wys.__file__).parent
-VALUES = {"errors", "image", "relevance", "camera", "seeds", "store", "views"}
+VALUES = {
+    "errors",
+    "image",
+    "relevance",
+    "masks",
+    "thresholds",
+    "edit_score",
+    "camera",
+    "seeds",
+    "store",
+    "views",
+}
 SIBLINGS = {"diffusion", "nerf", "datasets", "tabletop"}
-JOBS = ["image_edit", "scene_edit", "scene_folder"]
+JOBS = ["image_edit", "auto_edit", "scene_edit", "scene_folder"]
 UPPER = {"training", "evaluation"}
 
 

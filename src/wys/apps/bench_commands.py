@@ -145,14 +145,19 @@ def bench_tune(
         for trial in tune(loaded, measured):
             advance(trial.done, trial.count)
             how, edit = trial.settings.relevance, trial.settings.edit
-            words = (
-                f"{how.source} at {how.timesteps}, {how.draws} draws, {how.normalisation}, "
-                f"smoothing {how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}"
-                if trial.stage == "map"
-                else f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} "
-                f"steps: {trial.score:.2f} dB inside"
+            words = {
+                "map": f"{how.source} at {how.timesteps}, {how.draws} draws, "
+                f"{how.first_steps} first steps, {how.normalisation}, smoothing "
+                f"{how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}",
+                "threshold": f"{how.threshold}: {trial.score:.2f} dB over the whole image",
+                "verdict": f"nothing below {how.verdict.nothing_below:.3g} at quantile "
+                f"{how.verdict.quantile:g}: wrong in {trial.score:.1%}",
+            }.get(
+                trial.stage,
+                f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, soft "
+                f"{edit.guidance.soft}, {edit.steps} steps: {trial.score:.2f} dB inside",
             )
-            err.print(f"{trial.stage:>8}  {words}", highlight=False)
+            err.print(f"{trial.stage:>9}  {words}", highlight=False)
     assert trial is not None
     write_json(out, settings_as_json(trial.settings))
     print(f"Settings in {out}")
