@@ -34,7 +34,14 @@ from wys.evaluation.looks import (
     under,
 )
 from wys.evaluation.verdict_study import fit_verdict
-from wys.relevance import RelevanceMap, RelevanceSettings, Source, normalise, smooth
+from wys.relevance import (
+    Normalisation,
+    RelevanceMap,
+    RelevanceSettings,
+    Source,
+    normalise,
+    smooth,
+)
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.thresholds import RULES, Threshold, threshold_levels
 
@@ -142,13 +149,24 @@ def masks_of(
     return enlarged(values, size) >= levels[:, None, None]
 
 
-def best_scaling(way: Way, truth: Tensor) -> tuple[float, RelevanceSettings]:
-    """The best mean IoU of one raw map over all scalings and thresholds, and its settings."""
+def best_scaling(
+    way: Way, truth: Tensor, *, rules: bool = True, normalisation: Normalisation | None = None
+) -> tuple[float, RelevanceSettings]:
+    """The best mean IoU of one raw map over all scalings and thresholds, and its settings.
+
+    Args:
+        rules: also thresholds that are found for each map.
+        normalisation: only this one.
+    """
     raw = torch.cat(list(way.raws))
     typical = max(float(raw.flatten(1).quantile(0.98, dim=1).median()), 1e-6)
     size = (truth.shape[-2], truth.shape[-1])
     top, best, last = -1.0, way.settings, None
     for how, threshold in scaled_settings(way.settings, typical):
+        if normalisation not in (None, how.normalisation):
+            continue
+        if isinstance(threshold, str) and not rules:
+            continue
         if how != last:
             values, last = normalise(smooth(raw, how.smoothing), how), how
             fine = enlarged(values, size)
@@ -164,7 +182,8 @@ def tune(editor: Editor, cases: Cases) -> Iterator[Trial]:
     batches = list(cases.batches(editor))
     truth = torch.cat([pairs.mask for _, pairs in batches])
     best = replace(editor.settings, size=editor.native_size)
-    first = replace(best.edit, guidance=Guidance(TEXT_SCALES[0], IMAGE_SCALES[0]), steps=4)
+    guidance = Guidance(TEXT_SCALES[0], IMAGE_SCALES[0])
+    first = replace(best.edit, guidance=guidance, steps=max(STEPS[0], max(FIRST_STEPS) + 1))
     looked = _edits(editor, batches, cases.seed, first, max(FIRST_STEPS))
     ways = ways_of(editor, batches, cases.seed, looked)
     scored = []
@@ -178,12 +197,14 @@ def tune(editor: Editor, cases: Cases) -> Iterator[Trial]:
     best = replace(best, relevance=how)
     yield Trial("map", best, iou, len(ways), len(ways))
 
-    best, edits = yield from _tune_edit(editor, batches, cases.seed, best, way, truth)
+    best, edits = yield from _tune_edit(
+        editor, batches, cases.seed, best, way, truth, {first: looked}
+    )
     best = yield from _tune_threshold(batches, best, way, edits, truth)
 
     kinds = [kind for _, pairs in batches for kind in pairs.kinds]
-    absent = _absent(editor, cases)
-    raws = [*way.raws, *(_raw_again(editor, batch, cases.seed, best) for batch in absent)]
+    absent = absent_cases(editor, cases)
+    raws = [*way.raws, *(raw_of(editor, batch, cases.seed, best) for batch in absent)]
     kinds += [kind for _, pairs in absent for kind in pairs.kinds]
     raw = torch.cat(raws)
     size = (truth.shape[-2], truth.shape[-1])
@@ -204,6 +225,7 @@ def _tune_edit(
     start: EditorSettings,
     way: Way,
     truth: Tensor,
+    known: dict[EditSettings, list[PlainEdit]],
 ) -> Generator[Trial, None, tuple[EditorSettings, list[PlainEdit]]]:
     """Guidance, each scale upwards for as long as it gains; soft guidance; then the steps."""
     size = (truth.shape[-2], truth.shape[-1])
@@ -217,7 +239,7 @@ def _tune_edit(
         nonlocal best, top, kept
         edit = replace(best.edit, guidance=guidance, steps=steps)
         soft = values if guidance.soft is not None else None
-        edits = _edits(editor, batches, seed, edit, 0, soft)
+        edits = known.get(edit) or _edits(editor, batches, seed, edit, 0, soft)
         error = _error(batches, edits, mask, truth)
         score = error.psnr()
         score = -torch.inf if score is None else score
@@ -304,7 +326,7 @@ def _error(
     return metrics.squared_error(torch.cat(images), after, region)
 
 
-def _absent(editor: Editor, cases: Cases) -> list[Batch]:
+def absent_cases(editor: Editor, cases: Cases) -> list[Batch]:
     """Instructions that name an absent object, half as many as there are cases."""
     size, found = cases.size or editor.native_size, []
     wanted = max(1, cases.cases // 2)
@@ -323,7 +345,7 @@ def _absent(editor: Editor, cases: Cases) -> list[Batch]:
     return found
 
 
-def _raw_again(editor: Editor, batch: Batch, seed: int, settings: EditorSettings) -> Tensor:
+def raw_of(editor: Editor, batch: Batch, seed: int, settings: EditorSettings) -> Tensor:
     """The raw map of more cases, made as the settings say."""
     items, pairs = batch
     how = settings.relevance
