@@ -13,8 +13,8 @@ from wys.evaluation.metrics import (
     iou,
     largest_difference,
     mean,
-    squared_error,
     spearman,
+    squared_error,
 )
 
 seeds = st.integers(0, 2**31)

@@ -40,7 +40,7 @@ from wys.evaluation.tune import (
     ways_of,
 )
 from wys.evaluation.verdict_study import fit_verdict, verdict_errors
-from wys.image_edit import edit_image
+from wys.image_edit import edit_image, relevance_map
 from wys.masks import Mask
 from wys.relevance import Normalisation, RelevanceMap, RelevanceSettings, normalise, smooth
 from wys.thresholds import RULES, Threshold, threshold_levels
@@ -255,20 +255,16 @@ def guidance_rows(editor: Editor, cases: Cases) -> list[Row]:
             variants.append((f"{name}, soft 0, no mask", replace(guidance, soft=0.0), False))
     parts: dict[str, list[Any]] = {name: [] for name, _, _ in variants}
     for items, pairs in cases.batches(editor):
-        how = replace(editor.settings.relevance, first_steps=0)
-        plain = edit_image(
-            editor, pairs.before, pairs.instructions, None, relevance_settings=how, items=items
-        )
-        assert plain.relevance is not None
-        everywhere = Mask.from_image(torch.ones_like(pairs.mask)[:, None], plain.mask.image_size)
+        made = relevance_map(editor, pairs.before, pairs.instructions, seed=cases.seed, items=items)
+        everywhere = Mask.from_image(torch.ones_like(pairs.mask)[:, None], made.image_size)
         for name, guidance, masked in variants:
             edit = edit_image(
                 editor,
                 pairs.before,
                 pairs.instructions,
                 replace(editor.settings.edit, guidance=guidance),
-                relevance=plain.relevance,
-                mask=plain.relevance.mask() if masked else everywhere,
+                relevance=made,
+                mask=made.mask() if masked else everywhere,
                 seed=cases.seed,
                 items=items,
             )
