@@ -10,10 +10,22 @@ import pytest
 import wys
 
 ROOT = Path(wys.__file__).parent
-VALUES = {"errors", "image", "relevance", "camera", "seeds", "store", "views"}
+VALUES = {
+    "errors",
+    "image",
+    "relevance",
+    "masks",
+    "thresholds",
+    "edit_score",
+    "camera",
+    "seeds",
+    "store",
+    "views",
+}
 SIBLINGS = {"diffusion", "nerf", "datasets", "tabletop"}
 JOBS = [
     "image_edit",
+    "auto_edit",
     "scene_settings",
     "scene_plan",
     "scene_state",

@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from wys.errors import WysError
+from wys.masks import Box, Mask
 from wys.relevance import (
-    Box,
-    Mask,
     RelevanceMap,
     RelevanceSettings,
     VerdictSettings,
     normalise,
-    otsu_threshold,
     quartiles,
     smooth,
 )
+from wys.thresholds import otsu_threshold
 
 PAPER = RelevanceSettings()
 maps = arrays.arrays(

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from wys.errors import WysError, WysWarning
     from wys.image import Picture, read_image, read_mask, read_picture, write_image, write_picture
     from wys.image_edit import EditStep, ImageEdit, edit_image, edit_steps, relevance_map
-    from wys.relevance import Box, Mask, RelevanceMap, RelevanceSettings, VerdictSettings
+    from wys.masks import Box, Mask
+    from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
 
 _PLACES = {
     "wys.diffusion.conditioning": ("Conditioning", "Guidance"),
@@ -35,7 +36,8 @@ _PLACES = {
         "write_picture",
     ),
     "wys.image_edit": ("EditStep", "ImageEdit", "edit_image", "edit_steps", "relevance_map"),
-    "wys.relevance": ("Box", "Mask", "RelevanceMap", "RelevanceSettings", "VerdictSettings"),
+    "wys.masks": ("Box", "Mask"),
+    "wys.relevance": ("RelevanceMap", "RelevanceSettings", "VerdictSettings"),
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 

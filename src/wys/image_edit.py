@@ -5,23 +5,31 @@ guidance inside that region, holds the rest at the input's noise, and composites
 pixels, which outside the mask stay what they are, bit for bit.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from wys.diffusion.conditioning import Conditioning
+from wys.diffusion.conditioning import Conditioning, Sight
 from wys.diffusion.editor import Editor
-from wys.diffusion.sampler import EditSettings, denoise
+from wys.diffusion.noise import NoisePrediction
+from wys.diffusion.sampler import DenoisingStep, EditSettings, denoise
 from wys.diffusion.schedule import levels
 from wys.errors import WysError
 from wys.image import resize
-from wys.relevance import Box, Mask, RelevanceMap, RelevanceSettings, normalise, smooth
+from wys.masks import Box, Mask, zoom_box
+from wys.relevance import RelevanceMap, RelevanceSettings, Source, normalise, smooth
 from wys.seeds import normal
 
 Items = Sequence[int | str]
+SIGHTS: dict[Source, tuple[Sight, ...]] = {
+    "difference": ("full", "image"),
+    "head": ("full", "change"),
+    "both": ("full", "image", "change"),
+}
+"""What has to be predicted for a source of relevance."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,19 @@ class ImageEdit:
         outside = ~self.mask.at(self.mask.image_size).to(self.image.device)
         return ((self.image - self.original).abs() * outside).flatten(1).amax(dim=1)
 
+    def select(self, indices: list[int]) -> "ImageEdit":
+        """The edits of some of the images."""
+        return replace(
+            self,
+            image=self.image[indices],
+            original=self.original[indices],
+            instructions=tuple(self.instructions[i] for i in indices),
+            relevance=None if self.relevance is None else self.relevance.select(indices),
+            mask=self.mask.select(indices),
+            edited=tuple(self.edited[i] for i in indices),
+            regions=tuple(self.regions[i] for i in indices),
+        )
+
 
 @dataclass(frozen=True)
 class EditStep:
@@ -77,6 +98,7 @@ def relevance_map(
     *,
     seed: int = 0,
     items: Items | None = None,
+    edit: EditSettings | None = None,
 ) -> RelevanceMap:
     """Where each instruction makes a difference to its image.
 
@@ -85,6 +107,8 @@ def relevance_map(
         instructions: one for all images or one for each.
         settings: how the map is made; None takes the editor's own.
         items: identities of the images, for their noise; None numbers them 0..b-1.
+        edit: the edit off whose first steps the map is read, where the settings say so; None takes
+            the editor's own.
 
     Raises:
         WysError: an empty instruction, ill-fitting numbers, or an editor that predicts NaN.
@@ -93,6 +117,10 @@ def relevance_map(
     size = (images.shape[-2], images.shape[-1])
     conditioning = editor.condition(resize(images, editor.fit(size)), texts)
     settings = settings or editor.settings.relevance
+    if settings.first_steps:
+        noise = normal(conditioning.z0.shape[1:], seed, names, "edit")
+        *_, last = _first_steps(editor, conditioning, noise, edit or editor.settings.edit, settings)
+        return _as_map(last[1], None, texts, size, settings)
     return _relevance(editor, conditioning, texts, size, settings, seed, names)
 
 
@@ -118,19 +146,64 @@ def _relevance(
     many = conditioning.select(list(range(count)) * len(combinations))
     t = torch.stack([t for t, _ in combinations]).repeat_interleave(count)
     z = editor.schedule.add_noise(many.z0, noise, t)
-    if settings.source == "head":
-        raw = editor.predict_change(z, t, many)
-    else:
-        raw = editor.predict(z, t, many, ("full", "image")).difference()
-        if settings.space == "x0":
-            level = editor.schedule.level(t, z)
-            raw = raw * (1 - level).sqrt() / level.sqrt()
+    sight = SIGHTS[settings.source]
+    branches = tuple(branch for branch in sight if branch != "change")
+    prediction = editor.predict(z, t, many, branches, change="change" in sight)
+    raw = _raw(editor, prediction, t, settings)
     # [draws, timesteps, b, 1, h, w]
     raw = raw.reshape(settings.draws, len(times), count, *raw.shape[1:])
-    mean = raw.mean(dim=(0, 1))
-    values = normalise(smooth(mean, settings.smoothing), settings)
     spread = raw.mean(dim=1).std(dim=0) if settings.draws > 1 else None
-    return RelevanceMap(values, mean, spread, tuple(instructions), image_size, settings)
+    return _as_map(raw.mean(dim=(0, 1)), spread, instructions, image_size, settings)
+
+
+def _first_steps(
+    editor: Editor,
+    conditioning: Conditioning,
+    noise: Float[Tensor, "b c h w"],
+    edit: EditSettings,
+    settings: RelevanceSettings,
+) -> Iterator[tuple[DenoisingStep, Float[Tensor, "b 1 h w"]]]:
+    """The first steps of an edit without a mask, each with the mean of D over the steps so far."""
+    count = settings.first_steps
+    steps = len(editor.schedule.timesteps(edit.steps, edit.start))
+    if count >= steps:
+        raise WysError(
+            f"an edit of {steps} steps is over before a map is read off its first {count}; give it "
+            "more steps, or read the map off fewer."
+        )
+    everywhere = torch.ones_like(conditioning.z0[:, :1], dtype=torch.bool)
+    sight, total = SIGHTS[settings.source], torch.zeros_like(conditioning.z0[:, :1])
+    for step in denoise(editor, conditioning, everywhere, noise, edit, look=sight):
+        total = total + _raw(editor, step.prediction, step.left, settings)
+        yield step, total / step.index
+        if step.index == count:
+            return
+
+
+def _raw(
+    editor: Editor,
+    prediction: NoisePrediction,
+    t: int | Int[Tensor, " b"],
+    settings: RelevanceSettings,
+) -> Float[Tensor, "b 1 h w"]:
+    """D of one prediction at level t."""
+    raw = prediction.relevance(settings.source)
+    if settings.source == "difference" and settings.space == "x0":
+        level = editor.schedule.level(t, raw)
+        raw = raw * (1 - level).sqrt() / level.sqrt()
+    return raw
+
+
+def _as_map(
+    raw: Float[Tensor, "b 1 h w"],
+    spread: Float[Tensor, "b 1 h w"] | None,
+    instructions: Sequence[str],
+    image_size: tuple[int, int],
+    settings: RelevanceSettings,
+) -> RelevanceMap:
+    """D to the map R."""
+    values = normalise(smooth(raw, settings.smoothing), settings)
+    return RelevanceMap(values, raw, spread, tuple(instructions), image_size, settings)
 
 
 def edit_image(
@@ -145,6 +218,7 @@ def edit_image(
     negative: str = "",
     zoom: bool = False,
     force: bool = False,
+    correct: Callable[[Mask], Mask] | None = None,
     seed: int = 0,
     items: Items | None = None,
 ) -> ImageEdit:
@@ -160,6 +234,7 @@ def edit_image(
         negative: what to steer away from.
         zoom: where the mask is small, edit a crop around it at the editor's full size.
         force: edit also where the verdict is "nothing to edit".
+        correct: what to do to the map's mask before it is used, such as to grow it.
         seed: with `items`, decides all noise.
         items: identities of the images, for their noise; None numbers them 0..b-1.
 
@@ -177,6 +252,7 @@ def edit_image(
         negative=negative,
         zoom=zoom,
         force=force,
+        correct=correct,
         seed=seed,
         items=items,
     )
@@ -198,6 +274,7 @@ def edit_steps(
     negative: str = "",
     zoom: bool = False,
     force: bool = False,
+    correct: Callable[[Mask], Mask] | None = None,
     seed: int = 0,
     items: Items | None = None,
 ) -> Iterator[EditStep]:
@@ -206,13 +283,21 @@ def edit_steps(
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
     conditioning = editor.condition(resize(images, editor.fit(size)), texts, negative)
+    how = relevance_settings or editor.settings.relevance
+    noise = normal(conditioning.z0.shape[1:], seed, names, "edit")
+    count = len(editor.schedule.timesteps(settings.steps, settings.start))
+    begun: DenoisingStep | None = None
     if relevance is None and mask is None:
-        # The map compares with no instruction at all, whatever the negative prompt is.
-        plain = conditioning
-        if negative:
-            plain = replace(conditioning, null_text=editor.encode_text([""] * len(images)))
-        how = relevance_settings or editor.settings.relevance
-        relevance = _relevance(editor, plain, texts, size, how, seed, names)
+        # The map compares with no instruction at all: not with a negative prompt, as the edit does.
+        if how.first_steps and not negative:
+            for begun, mean in _first_steps(editor, conditioning, noise, settings, how):
+                relevance = _as_map(mean, None, texts, size, how)
+                yield EditStep(begun.index, count, tuple(range(len(images))), begun.latents)
+        else:
+            plain = conditioning
+            if negative:
+                plain = replace(conditioning, null_text=editor.encode_text([""] * len(images)))
+            relevance = _relevance(editor, plain, texts, size, how, seed, names)
     if relevance is not None:
         _check_fits("relevance map", len(relevance.values), relevance.image_size, images)
     wanted = [True] * len(images)
@@ -220,6 +305,7 @@ def edit_steps(
         assert relevance is not None
         level = None if relevance_settings is None else relevance_settings.threshold
         mask = relevance.mask(level)
+        mask = mask if correct is None else correct(mask)
         wanted = [force or verdict != "nothing to edit" for verdict in relevance.verdicts]
     _check_fits("mask", len(mask.scores), mask.image_size, images)
     region = mask.at(size)
@@ -237,24 +323,32 @@ def edit_steps(
     groups = [group for group in groups if group]
 
     result = images.clone()
-    done, count = 0, 0
-    for group in groups:
+    # What shows the whole image goes on from the first steps, where there were some.
+    done = 0 if begun is None else begun.index
+    resumed = [done if boxes[group[0]] == whole else 0 for group in groups]
+    total = done + sum(count - first for first in resumed)
+    for group, first in zip(groups, resumed, strict=True):
         box = boxes[group[0]]
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
         part, part_mask = images[group][..., rows, columns], mask.select(group)
-        told = conditioning.select(group)
+        told, own_noise = conditioning.select(group), noise[group]
         if box != whole:
             part_mask = part_mask.crop(box)
             fitted = editor.fit((part.shape[-2], part.shape[-1]))
             told = editor.condition(resize(part, fitted), [texts[i] for i in group], negative)
+            own_noise = normal(told.z0.shape[1:], seed, [names[i] for i in group], "edit")
         latent_size = (told.z0.shape[-2], told.z0.shape[-1])
-        noise = normal(told.z0.shape[1:], seed, [names[i] for i in group], "edit")
-        latents = told.z0
         for step in denoise(
-            editor, told, part_mask.at(latent_size).to(told.z0.device), noise, settings
+            editor,
+            told,
+            part_mask.at(latent_size).to(told.z0.device),
+            own_noise,
+            settings,
+            relevance=None if relevance is None else relevance.select(group).at(latent_size, box),
+            resume=(first, begun.latents[group]) if begun is not None and first else None,
         ):
-            latents, done, count = step.latents, done + 1, step.count * len(groups)
-            yield EditStep(done, count, tuple(group), latents)
+            latents, done = step.latents, done + 1
+            yield EditStep(done, total, tuple(group), latents)
         decoded = resize(editor.decode(latents), (part.shape[-2], part.shape[-1])).to(images)
         if not bool(torch.isfinite(decoded).all()):
             raise WysError(
@@ -264,7 +358,7 @@ def edit_steps(
     edit = ImageEdit(
         result, images, tuple(texts), relevance, mask, tuple(wanted), tuple(boxes), settings, seed
     )
-    yield EditStep(done, count, tuple(active), None, edit)
+    yield EditStep(done, total, tuple(active), None, edit)
 
 
 def composite(
@@ -273,34 +367,6 @@ def composite(
     """The edited image inside the mask, by its alpha; exactly the original outside."""
     alpha = mask.alpha().to(original)
     return torch.where(alpha > 0, torch.lerp(original, edited, alpha), original)
-
-
-def zoom_box(region: torch.Tensor, native_size: int, margin: float = 0.5, gain: float = 1.5) -> Box:
-    """The crop in which to edit a small region: its bounds with a margin of context.
-
-    The crop is as square as the image allows and at least half of `native_size` wide. Where it
-    would bring the region nearer by less than `gain`, it is the whole image.
-
-    Args:
-        region: what to edit, bool [h, w].
-        margin: context on either side, as a share of the region's longer side.
-    """
-    height, width = region.shape
-    rows, columns = region.any(dim=1).nonzero()[:, 0], region.any(dim=0).nonzero()[:, 0]
-    top, bottom = int(rows.min()), int(rows.max()) + 1
-    left, right = int(columns.min()), int(columns.max()) + 1
-    side = max(bottom - top, right - left)
-    side = max(round(side * (1 + 2 * margin)), native_size // 2)
-    if side * gain > max(height, width):
-        return Box(0, 0, width, height)
-    top, bottom = _window((top + bottom) // 2, side, height)
-    left, right = _window((left + right) // 2, side, width)
-    return Box(left, top, right, bottom)
-
-
-def _window(centre: int, side: int, limit: int) -> tuple[int, int]:
-    first = max(0, min(centre - side // 2, limit - side))
-    return first, min(limit, first + side)
 
 
 def _checked(

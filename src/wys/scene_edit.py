@@ -27,12 +27,12 @@ from wys.diffusion.sampler import denoise
 from wys.errors import WysError
 from wys.image import resize
 from wys.image_edit import composite, relevance_map
+from wys.masks import Mask
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit_relevance
 from wys.nerf.layering import Look
 from wys.nerf.region import Region, RegionSettings, vote_region
 from wys.nerf.rendering import Rendering, render
 from wys.relevance import (
-    Mask,
     RelevanceMap,
     RelevanceSettings,
     Verdict,

@@ -9,7 +9,8 @@ from typing import Literal
 from wys.diffusion.sampler import EditSettings
 from wys.errors import WysError
 from wys.nerf.region import RegionSettings
-from wys.relevance import RelevanceSettings, Threshold
+from wys.relevance import RelevanceSettings
+from wys.thresholds import Threshold
 
 
 @dataclass(frozen=True)

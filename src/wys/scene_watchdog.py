@@ -7,9 +7,9 @@ from torch import Tensor
 
 from wys.camera import Camera
 from wys.errors import WysError
+from wys.masks import Mask
 from wys.nerf.rendering import render
 from wys.nerf.scene import Scene
-from wys.relevance import Mask
 
 
 class Watchdog:

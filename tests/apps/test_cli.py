@@ -54,6 +54,32 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+def test_a_map_on_the_way_and_an_automatic_choice(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    words = [photo, "make the ball red", "--out", out]
+    on_the_way = ["--first-steps", "1", "--steps", "3", "--exclude", "0,0,20,44"]
+    assert wys("edit", *words, *on_the_way, "--force") == 0
+    assert files(out) == FILES | {MAP}
+    run = json.loads((out / "run.json").read_text())
+    assert run["settings"]["relevance"]["first_steps"] == 1
+    assert run["edited"] and run["largest_change_outside_mask"] == 0
+    assert not read_mask(out / "mask.png")[..., :20].any()
+    assert wys("edit", *words, "--first-steps", "2", "--steps", "2") == 2
+    assert "is over before" in capsys.readouterr().err
+
+    assert wys("edit", *words, "--auto", "--force", "--soft", "0") == 0
+    run = json.loads((out / "run.json").read_text())
+    tried, chosen = run["auto"]["candidates"], run["auto"]["chosen"]
+    assert tried[chosen]["score"] == max(entry["score"] for entry in tried)
+    assert run["settings"]["edit"]["guidance"]["text"] == tried[chosen]["text"]
+    assert run["settings"]["edit"]["guidance"]["soft"] == 0
+    assert run["largest_change_outside_mask"] == 0
+    assert wys("edit", *words, "--auto", "--zoom") == 2
+    assert "leave out --mask and --zoom" in capsys.readouterr().err
+
+
 def test_the_story_of_an_edit(wys: Wys, photo: Path, tmp_path: Path, capsys) -> None:
     look, out = tmp_path / "look", tmp_path / "out"
     assert wys("relevance", photo, "make the ball red", "--out", look) == 0

@@ -13,6 +13,7 @@ from wys.evaluation.metrics import (
     iou,
     largest_difference,
     mean,
+    spearman,
     squared_error,
 )
 
@@ -131,3 +132,12 @@ def test_largest_difference_is_of_the_bytes() -> None:
 def test_mean_leaves_out_what_is_undefined() -> None:
     assert mean(torch.tensor([1.0, math.nan, 3.0])) == 2
     assert mean(torch.tensor([math.nan])) is None
+
+
+def test_spearman_is_the_correlation_of_mean_ranks() -> None:
+    a = torch.tensor([[1.0, 2, 3, 4], [1, 1, 2, 3], [1, 1, 1, 1]])
+    b = torch.tensor([[10.0, 20, 40, 30], [5, 5, 1, 0], [1, 2, 3, 4]])
+    found = spearman(a, b)
+    assert found[0].item() == pytest.approx(0.8)
+    assert found[1].item() == pytest.approx(-1.0)
+    assert found[2].isnan()

@@ -145,14 +145,19 @@ def bench_tune(
         for trial in tune(loaded, measured):
             advance(trial.done, trial.count)
             how, edit = trial.settings.relevance, trial.settings.edit
-            words = (
-                f"{how.source} at {how.timesteps}, {how.draws} draws, {how.normalisation}, "
-                f"smoothing {how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}"
-                if trial.stage == "map"
-                else f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} "
-                f"steps: {trial.score:.2f} dB inside"
+            words = {
+                "map": f"{how.source} at {how.timesteps}, {how.draws} draws, "
+                f"{how.first_steps} first steps, {how.normalisation}, smoothing "
+                f"{how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}",
+                "threshold": f"{how.threshold}: {trial.score:.2f} dB over the whole image",
+                "verdict": f"nothing below {how.verdict.nothing_below:.3g} at quantile "
+                f"{how.verdict.quantile:g}: wrong in {trial.score:.1%}",
+            }.get(
+                trial.stage,
+                f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, soft "
+                f"{edit.guidance.soft}, {edit.steps} steps: {trial.score:.2f} dB inside",
             )
-            err.print(f"{trial.stage:>8}  {words}", highlight=False)
+            err.print(f"{trial.stage:>9}  {words}", highlight=False)
     assert trial is not None
     write_json(out, settings_as_json(trial.settings))
     print(f"Settings in {out}")
@@ -291,3 +296,80 @@ def _report(rows: Sequence[dict[str, Any]], json: Path | None, title: str) -> No
     if json is not None:
         write_json(json, list(rows))
         print(f"Rows in {json}")
+
+
+def bench_relevance(
+    cases: int = 54,
+    seed: int = 0,
+    split: Literal["test", "validation"] = "test",
+    json: JsonFile = None,
+    choose_cases: int = 54,
+    auto_cases: int = 9,
+    studies: Annotated[tuple[str, ...], optional("STUDY...")] = (),
+    settings: Annotated[Path | None, optional("FILE")] = None,
+    world: World = "plain",
+    size: Size = None,
+    batch: int = 9,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Compare maps, thresholds, verdicts, soft guidance and automatic choices.
+
+    Args:
+        cases: Number of cases to measure; the kinds of edit take turns.
+        seed: Seed of the cases and of the edits' noise.
+        split: test is for figures to publish, validation for choices.
+        json: Write the rows to this file.
+        choose_cases: Other cases, of the validation split, on which things are chosen.
+        auto_cases: Cases of either for 'auto', which makes many edits of each.
+        studies: Only these (map, verdict, guidance, auto); all if none is given.
+        settings: Write a wys.json with the weights of the score that were found.
+        world: What the scenes are drawn from.
+        size: Side of the images; the editor's own if not given.
+        batch: Cases edited at once.
+    """
+    from wys.apps.progress import progress
+    from wys.diffusion.settings import settings_as_json
+    from wys.evaluation.image_bench import Cases
+    from wys.evaluation.relevance_study import STUDIES, relevance_study
+    from wys.store import write_json
+
+    unknown = sorted(set(studies) - set(STUDIES))
+    if unknown:
+        raise WysError(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}.")
+    if settings is not None and studies and "auto" not in studies:
+        raise WysError("--settings takes the weights that the study 'auto' finds; ask for it.")
+    # No case is measured on which something was chosen.
+    choose = Cases(choose_cases, seed + 1000, "validation", world, size, batch)
+    measure = Cases(cases, seed, split, world, size, batch)
+    wanted = [study for study in STUDIES if not studies or study in studies]
+    loaded = _load(editor, json or settings)
+    step = None
+    with progress("studying") as advance:
+        for step in relevance_study(loaded, choose, measure, wanted, auto_cases):
+            advance(step.done, step.count)
+    assert step is not None
+    _print_studies(step.rows)
+    if json is not None:
+        write_json(json, step.rows)
+        print(f"Rows in {json}")
+    if settings is not None:
+        write_json(settings, settings_as_json(step.settings))
+        print(f"Settings in {settings}")
+
+
+def _print_studies(rows: Sequence[dict[str, Any]]) -> None:
+    """One table a study; its columns are the keys of its rows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for study in dict.fromkeys(row["study"] for row in rows):
+        own = [row for row in rows if row["study"] == study]
+        keys = [key for key in own[0] if key != "study"]
+        table = Table(title=study)
+        for key in keys:
+            table.add_column(key.replace("_", " "))
+        for row in own:
+            cells = (row.get(key) for key in keys)
+            table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
+        console.print(table)

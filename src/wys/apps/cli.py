@@ -75,6 +75,12 @@ COMMANDS = (
         "bench_tune",
     ),
     Command(
+        "bench relevance",
+        "compare ways of making and using maps",
+        "wys.apps.bench_commands",
+        "bench_relevance",
+    ),
+    Command(
         "bench scene-fit",
         "measure how fast a field fits photographs",
         "wys.apps.bench_commands",

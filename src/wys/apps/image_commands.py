@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from wys.diffusion.settings import EditorSettings
     from wys.image import Picture
     from wys.image_edit import ImageEdit
-    from wys.relevance import Mask, RelevanceMap
+    from wys.masks import Mask
+    from wys.relevance import RelevanceMap
 
 # The groups of options; the names are the headings of the help.
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
@@ -98,6 +99,8 @@ def edit(
         out: Folder for the results; made where it is missing.
         relevance: A map made before (its file, or the folder of that run).
     """
+    if guide.auto and (guide.zoom or region.mask is not None):
+        raise WysError("--auto chooses the mask on the whole image: leave out --mask and --zoom.")
     picture = _check_inputs(image, instruction, region)
     _run(image, picture, instruction, out, editor, how, region, guide, relevance)
 
@@ -130,7 +133,7 @@ def _run(
     from wys.apps.results import load_map, result_folder, with_threshold
     from wys.image import read_mask
     from wys.image_edit import relevance_map
-    from wys.relevance import Mask
+    from wys.masks import Mask
 
     drawn = None
     if region.mask is not None:
@@ -143,28 +146,35 @@ def _run(
         settings = how.settings(editor)
         settings = settings if guide is None else guide.settings(settings)
         original = picture.over_white()
-        if made is None:
+        if made is None and not _reads_map_on_the_way(settings, guide, drawn):
             with err.status("looking for what the instruction changes"):
                 made = relevance_map(
-                    editor, original, instruction, settings.relevance, seed=how.seed
+                    editor,
+                    original,
+                    instruction,
+                    settings.relevance,
+                    seed=how.seed,
+                    edit=settings.edit,
                 )
-        elif made.instructions != (instruction,):
+        elif made is not None and made.instructions != (instruction,):
             warnings.warn(
                 f'{map_path} was made for the instruction "{made.instructions[0]}".',
                 WysWarning,
                 stacklevel=2,
             )
-        made = with_threshold(made, how.threshold)
+        made = None if made is None else with_threshold(made, how.threshold)
         clock.lap("relevance")
-        mask = _corrected(made.mask() if drawn is None else drawn, region)
-        result = None
+        result, chosen = None, None
         if guide is not None:
-            # A region that the user names is edited whatever the map says.
-            asked = guide.force or drawn is not None or bool(region.include)
-            chosen = mask if asked or made.verdict != "nothing to edit" else None
-            result = _edit(editor, original, settings, how.seed, guide, made, chosen)
-            mask = result.mask
+            task = _Task(editor, original, instruction, settings, how.seed, guide, region)
+            result, chosen = task.auto(made) if guide.auto else (task.edit(made, drawn), None)
+            made = result.relevance
             clock.lap("edit")
+        assert made is not None
+        if result is not None:
+            mask = result.mask
+        else:
+            mask = _corrected(made.mask() if drawn is None else drawn, region)
         record = {
             "command": shlex.join(["wys", *sys.argv[1:]]),
             "image": str(image.resolve()),
@@ -176,6 +186,11 @@ def _run(
             "relevance_from": None if map_path is None else str(map_path.resolve()),
             "settings": {"relevance": asdict(made.settings), "edit": asdict(settings.edit)},
         }
+        if result is not None:
+            used = {"relevance": asdict(made.settings), "edit": asdict(result.settings)}
+            record["settings"] = used
+        if chosen is not None:
+            record["auto"] = chosen
         if guide is not None:
             record |= {"negative": guide.negative, "zoom": guide.zoom, "force": guide.force}
         _write(folder, picture, made, mask, result, record, clock)
@@ -189,44 +204,96 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 def _corrected(mask: Mask, region: MaskOptions) -> Mask:
     """The mask as the user corrects it."""
-    from wys.relevance import Box
+    from wys.masks import Box
 
     mask = mask.grown(region.grow).feathered(region.feather)
     mask = mask.including(*(Box(*parse_box(text)) for text in region.include))
     return mask.excluding(*(Box(*parse_box(text)) for text in region.exclude))
 
 
-def _edit(
-    editor: Editor,
-    original: Tensor,
-    settings: EditorSettings,
-    seed: int,
-    guide: GuideOptions,
-    made: RelevanceMap,
-    mask: Mask | None,
-) -> ImageEdit:
-    """The edit with its steps on the terminal; without a mask the map and its verdict decide."""
-    from wys.apps.progress import progress
-    from wys.image_edit import edit_steps
+def _reads_map_on_the_way(
+    settings: EditorSettings, guide: GuideOptions | None, drawn: Mask | None
+) -> bool:
+    """Whether the edit itself makes the map, in its first steps."""
+    if guide is None or guide.auto or drawn is not None:
+        return False
+    return settings.relevance.first_steps > 0
 
-    steps = edit_steps(
-        editor,
-        original,
-        made.instructions,
-        settings.edit,
-        relevance=made,
-        mask=mask,
-        negative=guide.negative,
-        zoom=guide.zoom,
-        seed=seed,
-    )
-    result = None
-    with progress("editing") as advance:
-        for step in steps:
-            advance(step.index, step.count)
-            result = step.result
-    assert result is not None
-    return result
+
+@dataclass(frozen=True)
+class _Task:
+    """One edit, with its steps on the terminal."""
+
+    editor: Editor
+    original: Tensor
+    instruction: str
+    settings: EditorSettings
+    seed: int
+    guide: GuideOptions
+    region: MaskOptions
+
+    @property
+    def asked(self) -> bool:
+        """A region that the user names is edited whatever the map says."""
+        return self.guide.force or bool(self.region.include)
+
+    def edit(self, made: RelevanceMap | None, drawn: Mask | None) -> ImageEdit:
+        """The edit by a map, by one made on the way (None), or under the user's mask."""
+        from wys.apps.progress import progress
+        from wys.image_edit import edit_steps
+
+        steps = edit_steps(
+            self.editor,
+            self.original,
+            self.instruction,
+            self.settings.edit,
+            relevance=made,
+            relevance_settings=self.settings.relevance if made is None else None,
+            mask=None if drawn is None else _corrected(drawn, self.region),
+            negative=self.guide.negative,
+            zoom=self.guide.zoom,
+            force=self.asked,
+            correct=lambda mask: _corrected(mask, self.region),
+            seed=self.seed,
+        )
+        result = None
+        with progress("editing") as advance:
+            for step in steps:
+                advance(step.index, step.count)
+                result = step.result
+        assert result is not None
+        return result
+
+    def auto(self, made: RelevanceMap | None) -> tuple[ImageEdit, dict[str, Any]]:
+        """The best of the candidates, and what was chosen, for the record."""
+        from wys.apps.progress import progress
+        from wys.auto_edit import auto_edit
+
+        assert made is not None
+        steps = auto_edit(
+            self.editor,
+            self.original,
+            replace(made, instructions=(self.instruction,)),
+            self.settings.edit,
+            score=self.settings.score,
+            negative=self.guide.negative,
+            force=self.asked,
+            correct=lambda mask: _corrected(mask, self.region),
+            seed=self.seed,
+        )
+        result = None
+        with progress("trying candidates") as advance:
+            for step in steps:
+                advance(step.done, step.count)
+                result = step.result
+        assert result is not None
+        (best,), (index,) = result.best, result.choice
+        tried = [
+            asdict(candidate) | {"score": round(float(score), 3)}
+            for candidate, score in zip(result.candidates, result.scores[0], strict=True)
+        ]
+        threshold = float(best.mask.threshold[0])
+        return best, {"chosen": index, "threshold": threshold, "candidates": tried}
 
 
 def _write(

@@ -97,20 +97,27 @@ class MapOptions:
 
     preset: Literal["editor", "paper"] = "editor"
     """'editor': its own best settings (wys.json); 'paper': the paper's."""
-    source: Annotated[Literal["difference", "head"] | None, own("{difference,head}")] = None
-    """From the predicted noise, or by the editor's relevance head."""
+    source: Annotated[
+        Literal["difference", "head", "both"] | None, own("{difference,head,both}")
+    ] = None
+    """From the predicted noise, by the editor's relevance head, or both."""
+    first_steps: Annotated[int | None, own("N")] = None
+    """Read the map off so many first steps of the edit; 0: make it before."""
     draws: Annotated[int | None, own("N")] = None
     """Noise draws to average the map over (paper: 1)."""
     timesteps: Annotated[tuple[float, ...] | None, own("FRACTION...")] = None
     """Noise levels of the map, 0 to 1, averaged (paper: 0.8)."""
     normalisation: Annotated[
-        Literal["paper", "percentile", "absolute"] | None, own("{paper,percentile,absolute}")
+        Literal["paper", "percentile", "robust", "absolute"] | None,
+        own("{paper,percentile,robust,absolute}"),
     ] = None
     """How the raw difference is scaled to [0, 1]."""
     smoothing: Annotated[float | None, own("SIGMA")] = None
     """Blur of the raw map, in latent pixels (paper: 0)."""
-    threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
-    """Change where the map is at least this (paper: 0.5), or 'auto'."""
+    threshold: Annotated[
+        float | Literal["auto", "triangle", "entropy"] | None, own("FLOAT|auto|triangle|entropy")
+    ] = None
+    """Change where the map is at least this (paper: 0.5), or by a rule."""
     seed: int = 0
     """Seed of all noise."""
 
@@ -122,6 +129,7 @@ class MapOptions:
         relevance = overridden(
             preset.relevance,
             source=self.source,
+            first_steps=self.first_steps,
             draws=self.draws,
             timesteps=self.timesteps,
             normalisation=self.normalisation,
@@ -160,6 +168,8 @@ class GuideOptions:
     """Guidance scale of the instruction (paper: 7.5)."""
     guidance_image: Annotated[float | None, own("S_I")] = None
     """Guidance scale of the image (paper: 1.5)."""
+    soft: Annotated[float | None, own("S_0")] = None
+    """Soft guidance: the instruction's scale where the map is 0."""
     negative: Annotated[str, optional("TEXT")] = ""
     """What the result should not be."""
     steps: Annotated[int | None, own("N")] = None
@@ -168,12 +178,16 @@ class GuideOptions:
     """Noise level to start from; less than 1 stays nearer to the input."""
     zoom: Flag = False
     """Edit a crop around a small mask, at the editor's full size."""
+    auto: Flag = False
+    """Try several guidance scales, thresholds and seeds, and keep the best."""
     force: Flag = False
     """Edit also where the map says that there is nothing to edit."""
 
     def settings(self, preset: EditorSettings) -> EditorSettings:
         """The preset with what was given."""
         edit = preset.edit
-        guidance = overridden(edit.guidance, text=self.guidance_text, image=self.guidance_image)
+        guidance = overridden(
+            edit.guidance, text=self.guidance_text, image=self.guidance_image, soft=self.soft
+        )
         edit = overridden(edit, guidance=guidance, steps=self.steps, start=self.start)
         return dataclasses.replace(preset, edit=edit)

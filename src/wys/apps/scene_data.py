@@ -19,9 +19,10 @@ from wys.datasets.reading import read_capture
 from wys.errors import WysError
 from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering
-from wys.relevance import Threshold, relevance_mask
+from wys.relevance import relevance_mask
 from wys.scene_folder import SceneFolder
 from wys.tabletop.posed import POSED_KINDS, PosedTruth, posed_edit, posed_views
+from wys.thresholds import Threshold
 from wys.views import Capture, ViewSet, moved
 
 TABLETOP = "tabletop:"

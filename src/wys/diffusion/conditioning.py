@@ -11,6 +11,8 @@ from wys.errors import WysError
 
 Branch = Literal["full", "image", "none"]
 """Which conditions a prediction sees: image and instruction, the image alone, or nothing."""
+Sight = Branch | Literal["change"]
+"""What a map is read off: branches, and the relevance head's answer on `full`."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,13 @@ class Guidance:
     """s_T: higher follows the instruction more; 1 leaves the prediction as it is."""
     image: float = 1.5
     """s_I: higher keeps more of the input image; 1 leaves the prediction as it is."""
+    soft: float | None = None
+    """Soft guidance: the scale of the instruction where the relevance R is 0 (0: none, 1: as the
+    network predicts). In between it is soft + R (s_T - soft), and s_I is 1 + R (s_I - 1). None: the
+    same scales everywhere."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.text) and math.isfinite(self.image)):
+        if not all(math.isfinite(scale) for scale in (self.text, self.image, self.soft or 0)):
             raise WysError("guidance scales are finite numbers.")
 
     @property
@@ -37,7 +43,10 @@ class Guidance:
     @property
     def branches(self) -> tuple[Branch, ...]:
         """The branches that count: those whose weight is not zero."""
-        return tuple(branch for branch, weight in self.coefficients.items() if weight != 0)
+        counts = {branch: weight != 0 for branch, weight in self.coefficients.items()}
+        if self.soft is not None:
+            counts |= {"full": True, "image": not self.soft == self.text == self.image == 1}
+        return tuple(branch for branch, some in counts.items() if some)
 
 
 @dataclass(frozen=True)

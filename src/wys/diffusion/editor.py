@@ -190,11 +190,23 @@ class Editor:
         t: int | Int[Tensor, " b"],
         conditioning: Conditioning,
         branches: Sequence[Branch] = ("full", "image", "none"),
+        change: bool = False,
     ) -> NoisePrediction:
         """The noise in z_t under each of the conditions asked for, float32.
 
         One batched call of the network runs them all (several where `max_batch` says so).
+
+        Args:
+            change: read the relevance head off the branch `full` as well, which costs nothing more.
+
+        Raises:
+            WysError: the editor has no relevance head, and it was asked for.
         """
+        if change and self.head is None:
+            raise WysError(
+                f"{self.name} has no relevance head ({loading.HEAD}); use the relevance source "
+                "difference."
+            )
         image, zeros = conditioning.image_latents, torch.zeros_like(conditioning.image_latents)
         latents = {"full": image, "image": image, "none": zeros}
         text = {
@@ -203,13 +215,18 @@ class Editor:
             "none": conditioning.null_text,
         }
         times = torch.as_tensor(t).reshape(-1).expand(len(z))
-        output = self._run(
-            torch.cat([torch.cat([z, latents[branch]], dim=1) for branch in branches]),
-            times.repeat(len(branches)),
-            torch.cat([text[branch] for branch in branches]),
-        )
+        with self._features(change) as features:
+            output = self._run(
+                torch.cat([torch.cat([z, latents[branch]], dim=1) for branch in branches]),
+                times.repeat(len(branches)),
+                torch.cat([text[branch] for branch in branches]),
+            )
         noises = (self.schedule.to_noise(part, z, t) for part in output.split(len(z)))
-        return NoisePrediction(**dict(zip(branches, noises, strict=True)))
+        read = None
+        if change:
+            own = torch.cat(features).split(len(z))[branches.index("full")]
+            read = self._read_head(own).to(z.device)
+        return NoisePrediction(**dict(zip(branches, noises, strict=True)), change=read)
 
     @torch.no_grad()
     def predict_change(
@@ -220,20 +237,15 @@ class Editor:
         Raises:
             WysError: the editor has no relevance head.
         """
-        if self.head is None:
-            raise WysError(
-                f"{self.name} has no relevance head ({loading.HEAD}); use the relevance source "
-                "difference."
-            )
-        times = torch.as_tensor(t).reshape(-1).expand(len(z))
-        with self._features() as features:
-            self._run(torch.cat([z, conditioning.image_latents], dim=1), times, conditioning.text)
-        weight, bias = self.head["weight"], self.head["bias"]
-        parts = [
-            torch.nn.functional.conv2d(f.float(), weight.to(f.device), bias.to(f.device), padding=1)
-            for f in features
-        ]
-        return torch.cat(parts).sigmoid().to(z.device)
+        change = self.predict(z, t, conditioning, ("full",), change=True).change
+        assert change is not None
+        return change
+
+    def _read_head(self, features: Tensor) -> Float[Tensor, "b 1 h w"]:
+        """The head's probability from what enters the network's last convolution."""
+        assert self.head is not None
+        weight, bias = (self.head[name].to(features.device) for name in ("weight", "bias"))
+        return torch.nn.functional.conv2d(features.float(), weight, bias, padding=1).sigmoid()
 
     @torch.no_grad()
     def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
@@ -257,9 +269,12 @@ class Editor:
         return torch.cat(parts).to(inputs.device)
 
     @contextmanager
-    def _features(self) -> Iterator[list[Tensor]]:
+    def _features(self, wanted: bool) -> Iterator[list[Tensor]]:
         """Collects what enters the network's last convolution while the context is open."""
         features: list[Tensor] = []
+        if not wanted:
+            yield features
+            return
         handle = self.unet.conv_out.register_forward_pre_hook(
             lambda _, arguments: features.append(arguments[0])
         )

@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wys.diffusion.conditioning import Conditioning, Guidance
+from wys.diffusion.conditioning import Conditioning, Guidance, Sight
+from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.schedule import pairs
 from wys.errors import WysError
 
@@ -53,6 +54,10 @@ class DenoisingStep:
     timestep: int | None
     """The level just reached, None for clean."""
     latents: Float[Tensor, "b c h w"]
+    prediction: NoisePrediction
+    """What the step followed, at the level that it left."""
+    left: int
+    """The timestep of that level."""
 
 
 def denoise(
@@ -62,6 +67,10 @@ def denoise(
     noise: Float[Tensor, "b c h w"],
     settings: EditSettings,
     start: Float[Tensor, "b c h w"] | None = None,
+    *,
+    relevance: Float[Tensor, "b 1 h w"] | None = None,
+    resume: tuple[int, Float[Tensor, "b c h w"]] | None = None,
+    look: tuple[Sight, ...] = (),
 ) -> Iterator[DenoisingStep]:
     """Denoises `start` noised to the first level, following the input outside the mask.
 
@@ -69,18 +78,28 @@ def denoise(
         mask: where to edit, at latent size; true everywhere is plain InstructPix2Pix.
         noise: one sample a item, used for the start and for every background.
         start: the clean latent that the edit starts from, scaled; None takes the input's, z0.
+        relevance: R at latent size, for soft guidance.
+        resume: the number of steps done without a mask, and their latents, to go on from.
+        look: what to predict besides what the guidance needs: more branches, the relevance head.
 
     Yields:
         the state after each step; the last one's latents are clean.
     """
-    schedule = editor.schedule
+    schedule, guidance = editor.schedule, settings.guidance
     steps = pairs(schedule.timesteps(settings.steps, settings.start))
     noise = noise.to(conditioning.z0)
     z = schedule.add_noise(conditioning.z0 if start is None else start, noise, steps[0][0])
-    for index, (t, t_prev) in enumerate(steps, start=1):
-        prediction = editor.predict(z, t, conditioning, settings.guidance.branches)
-        z = schedule.step(z, prediction.guided(settings.guidance), t, t_prev)
+    done = 0
+    if resume is not None:
+        done, z = resume
+        level = steps[done][0] if done < len(steps) else None
+        z = torch.where(mask, z, schedule.add_noise(conditioning.z0, noise, level))
+    more = [b for b in look if b != "change" and b not in guidance.branches]
+    branches = (*guidance.branches, *more)
+    for index, (t, t_prev) in enumerate(steps[done:], start=done + 1):
+        prediction = editor.predict(z, t, conditioning, branches, change="change" in look)
+        z = schedule.step(z, prediction.guided(guidance, relevance), t, t_prev)
         level = t_prev if settings.blend == "reached" else t
         background = schedule.add_noise(conditioning.z0, noise, level)
         z = torch.where(mask, z, background)
-        yield DenoisingStep(index, len(steps), t_prev, z)
+        yield DenoisingStep(index, len(steps), t_prev, z, prediction, t)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wys.diffusion.sampler import EditSettings
+from wys.edit_score import ScoreSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings
 from wys.store import read_json
@@ -23,6 +24,8 @@ class EditorSettings:
     """How its edits are made."""
     size: int | None = None
     """The longer side of the images it works on, in pixels; None: the size its network names."""
+    score: ScoreSettings = field(default_factory=ScoreSettings)
+    """How automatic edits are judged."""
 
 
 PAPER = EditorSettings()

@@ -31,7 +31,7 @@ from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.image import resize
 from wys.image_edit import ImageEdit, edit_image
-from wys.relevance import Mask
+from wys.masks import Mask
 from wys.tabletop.pairs import KINDS, Pairs, make_pairs
 from wys.tabletop.world import CLEVR, FULL, PLAIN, SceneRange, Split
 

@@ -145,3 +145,20 @@ def ssim(image: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]) -> Fl
     )
     assert isinstance(value, Tensor)
     return value.reshape(len(image)).double()
+
+
+def spearman(a: Float[Tensor, "b n"], b: Float[Tensor, "b n"]) -> Float[Tensor, " b"]:
+    """Rank correlation of each pair of rows, in [-1, 1]; equal values share their mean rank.
+
+    NaN where a row is constant.
+    """
+    ranks = [_ranks(x) for x in (a, b)]
+    x, y = (r - r.mean(dim=1, keepdim=True) for r in ranks)
+    length = x.square().sum(dim=1).sqrt() * y.square().sum(dim=1).sqrt()
+    return torch.where(length > 0, (x * y).sum(dim=1) / length.clamp(min=1e-12), torch.nan)
+
+
+def _ranks(values: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """The rank of each value in its row, from 0; the mean rank where values are equal."""
+    rows = [row.double().unique(return_inverse=True, return_counts=True) for row in values]
+    return torch.stack([(n.cumsum(0) - (n + 1) / 2)[index] for _, index, n in rows])

@@ -1,15 +1,17 @@
 """An editor's best settings, found on the validation split: what makes a `wys.json`.
 
-First the map: every way to make it is scored by the IoU of its mask with the exact one. Then the
-edit with that map: every guidance is scored by the PSNR inside the exact mask.
+Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
+to make it is scored by the IoU of its mask with the exact one. Then guidance and steps, by the PSNR
+inside the exact mask. Then the threshold once more, by the PSNR of the whole image: below the level
+of the best IoU an edit leaves no rim of the old colour. Last the limits of the verdict.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -17,131 +19,343 @@ from torch import Tensor
 
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
+from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation import metrics
-from wys.evaluation.image_bench import Cases, Run, join
-from wys.image_edit import relevance_map
-from wys.relevance import RelevanceMap, RelevanceSettings, Threshold, normalise, smooth
-from wys.tabletop.pairs import Pairs
+from wys.evaluation.image_bench import RANGES, Cases
+from wys.evaluation.looks import (
+    Look,
+    PlainEdit,
+    enlarged,
+    look_at,
+    mean_raw,
+    plain_edit,
+    sources,
+    under,
+)
+from wys.evaluation.verdict_study import fit_verdict
+from wys.relevance import (
+    Normalisation,
+    RelevanceMap,
+    RelevanceSettings,
+    Source,
+    normalise,
+    smooth,
+)
+from wys.tabletop.pairs import Pairs, make_pairs
+from wys.thresholds import RULES, Threshold, threshold_levels
 
-LEVELS = ((0.8,), (0.95,), (0.999,), (0.6, 0.8, 0.999))
-SMOOTHINGS = (0.0, 0.7, 1.0)
-THRESHOLDS: tuple[Threshold, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, "auto")
+LEVELS = ((0.8,), (0.999,), (0.8, 0.999))
+DRAWS = (1, 2)
+FIRST_STEPS = (1, 2)
+SMOOTHINGS = (0.0, 0.7)
+THRESHOLDS: tuple[Threshold, ...] = (*(k / 20 for k in range(2, 20)), *RULES)
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
+SOFT = (0.0,)
 STEPS = (4, 10, 20)
 WORTH_DB = 0.1
-"""More steps have to gain at least this much."""
+"""More steps, or a guidance that costs more, have to gain at least this much."""
+WORTH_IOU = 0.005
+"""A map that costs more predictions has to gain at least this much."""
+ROOM_IOU = 0.03
+"""So much of the best IoU may be given for a better edit."""
+
+Batch = tuple[tuple[str, ...], Pairs]
+Stage = Literal["map", "guidance", "steps", "threshold", "verdict"]
 
 
 @dataclass(frozen=True)
 class Trial:
     """One candidate and its score."""
 
-    stage: Literal["map", "guidance", "steps"]
+    stage: Stage
     settings: EditorSettings
     score: float
-    """Mean IoU for a map, PSNR inside in dB for an edit."""
+    """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, of the whole
+    image for a threshold; the balanced error for the verdict."""
     done: int
     count: int
 
 
-def raw_settings(editor: Editor) -> list[RelevanceSettings]:
-    """The ways to make a raw map; each costs predictions, all else is arithmetic on its result."""
-    sources: tuple[Literal["difference", "head"], ...] = ("difference",)
-    if editor.head is not None:
-        sources = ("difference", "head")
-    own = editor.settings.relevance
-    return [
-        replace(own, source=source, timesteps=levels, draws=draws)
-        for source, levels, draws in itertools.product(sources, LEVELS, (1, 4))
-    ]
+@dataclass(frozen=True)
+class Way:
+    """One way to make a raw map, and what it gave on every batch."""
+
+    settings: RelevanceSettings
+    raws: tuple[Float[Tensor, "b 1 h w"], ...]
+    cost: int
+    """Predictions that an edit does not make anyway."""
 
 
-def scaled_settings(how: RelevanceSettings, typical: float) -> Iterator[RelevanceSettings]:
+def ways_of(
+    editor: Editor, batches: Sequence[Batch], seed: int, edits: Sequence[PlainEdit]
+) -> list[Way]:
+    """Every raw map: of each source, from predictions of its own and from an edit's first steps."""
+    own, found = editor.settings.relevance, []
+    needed = {(level, draw) for levels in LEVELS for level in levels for draw in range(max(DRAWS))}
+    looks: dict[tuple[float, int], list[Look]] = {
+        (level, draw): [
+            look_at(editor, pairs, items, seed, level, draw) for items, pairs in batches
+        ]
+        for level, draw in sorted(needed)
+    }
+    branches: dict[Source, int] = {"difference": 2, "head": 1, "both": 2}
+    for source in sources(editor):
+        for levels, draws in itertools.product(LEVELS, DRAWS):
+            keys = [(level, draw) for level in levels for draw in range(draws)]
+            raws = tuple(
+                mean_raw([looks[key][i] for key in keys], source) for i in range(len(batches))
+            )
+            settings = replace(own, source=source, first_steps=0, timesteps=levels, draws=draws)
+            found.append(Way(settings, raws, branches[source] * len(keys)))
+        for steps in FIRST_STEPS:
+            raws = tuple(mean_raw(edit.looks[:steps], source) for edit in edits)
+            settings = replace(own, source=source, first_steps=steps, draws=1)
+            found.append(Way(settings, raws, (branches[source] - 1) * steps))
+    return found
+
+
+def scaled_settings(
+    how: RelevanceSettings, typical: float
+) -> Iterator[tuple[RelevanceSettings, Threshold]]:
     """Every normalisation, blur and threshold of one raw map.
 
     Args:
         typical: the raw value that `absolute` maps to 1: that of a clear edit.
     """
-    for smoothing, threshold in itertools.product(SMOOTHINGS, THRESHOLDS):
-        base = replace(how, smoothing=smoothing, threshold=threshold)
-        if how.source == "head":
-            # The head gives probabilities: nothing is to be edited where none is near the level.
-            level = 0.5 if threshold == "auto" else threshold
-            base = replace(base, verdict=replace(how.verdict, nothing_below=level / 2))
-        yield replace(base, normalisation="paper")
-        yield replace(base, normalisation="percentile")
-        scale = 1.0 if how.source == "head" else typical
-        yield replace(base, normalisation="absolute", scale=scale)
+    scale = 1.0 if how.source == "head" else typical
+    for smoothing in SMOOTHINGS:
+        base = replace(how, smoothing=smoothing)
+        for scaled in (
+            replace(base, normalisation="paper"),
+            replace(base, normalisation="percentile"),
+            replace(base, normalisation="robust", scale=8.0),
+            replace(base, normalisation="absolute", scale=scale),
+        ):
+            for threshold in THRESHOLDS:
+                yield scaled, threshold
 
 
-def mask_iou(raw: Float[Tensor, "b 1 h w"], pairs: Pairs, how: RelevanceSettings) -> Tensor:
-    """IoU of each mask that the settings make of a raw map."""
-    size = (pairs.mask.shape[-2], pairs.mask.shape[-1])
-    values = normalise(smooth(raw, how.smoothing), how)
-    made = RelevanceMap(values, raw, None, tuple(pairs.instructions), size, how)
-    return metrics.iou(made.mask().at(size)[:, 0], pairs.mask)
+def masks_of(
+    raws: Sequence[Float[Tensor, "b 1 h w"]],
+    how: RelevanceSettings,
+    threshold: Threshold,
+    size: tuple[int, int],
+) -> Tensor:
+    """The masks [b, h, w] that settings make of raw maps, all batches together."""
+    values = normalise(smooth(torch.cat(list(raws)), how.smoothing), how)
+    levels = threshold_levels(values, threshold).to(values)
+    return enlarged(values, size) >= levels[:, None, None]
+
+
+def best_scaling(
+    way: Way, truth: Tensor, *, rules: bool = True, normalisation: Normalisation | None = None
+) -> tuple[float, RelevanceSettings]:
+    """The best mean IoU of one raw map over all scalings and thresholds, and its settings.
+
+    Args:
+        rules: also thresholds that are found for each map.
+        normalisation: only this one.
+    """
+    raw = torch.cat(list(way.raws))
+    typical = max(float(raw.flatten(1).quantile(0.98, dim=1).median()), 1e-6)
+    size = (truth.shape[-2], truth.shape[-1])
+    top, best, last = -1.0, way.settings, None
+    for how, threshold in scaled_settings(way.settings, typical):
+        if normalisation not in (None, how.normalisation):
+            continue
+        if isinstance(threshold, str) and not rules:
+            continue
+        if how != last:
+            values, last = normalise(smooth(raw, how.smoothing), how), how
+            fine = enlarged(values, size)
+        levels = threshold_levels(values, threshold).to(values)
+        score = float(metrics.iou(fine >= levels[:, None, None], truth).mean())
+        if score > top:
+            top, best = score, replace(how, threshold=threshold)
+    return top, best
 
 
 def tune(editor: Editor, cases: Cases) -> Iterator[Trial]:
     """Tries the grids one after the other; a stage starts from the best of the stage before."""
     batches = list(cases.batches(editor))
+    truth = torch.cat([pairs.mask for _, pairs in batches])
     best = replace(editor.settings, size=editor.native_size)
-    for trial in _tune_map(editor, cases, batches, best):
-        yield trial
-    best = trial.settings
-    guidances = [Guidance(t, i) for t, i in itertools.product(TEXT_SCALES, IMAGE_SCALES)]
-    top = -torch.inf
-    start = best
-    for done, guidance in enumerate(guidances, 1):
-        settings = replace(start, edit=replace(start.edit, guidance=guidance, steps=STEPS[0]))
-        score = _psnr_inside(editor, cases, batches, settings)
-        if score > top:
-            top, best = score, settings
-        yield Trial("guidance", settings, score, done, len(guidances))
-    for done, steps in enumerate(STEPS, 1):
-        settings = replace(best, edit=replace(best.edit, steps=steps))
-        score = _psnr_inside(editor, cases, batches, settings)
-        if score > top + WORTH_DB:
-            top, best = score, settings
-        yield Trial("steps", settings, score, done, len(STEPS))
-    yield Trial("steps", best, float(top), len(STEPS), len(STEPS))
+    guidance = Guidance(TEXT_SCALES[0], IMAGE_SCALES[0])
+    first = replace(best.edit, guidance=guidance, steps=max(STEPS[0], max(FIRST_STEPS) + 1))
+    looked = _edits(editor, batches, cases.seed, first, max(FIRST_STEPS))
+    ways = ways_of(editor, batches, cases.seed, looked)
+    scored = []
+    for done, way in enumerate(ways, 1):
+        score, how = best_scaling(way, truth)
+        scored.append((score, how, way))
+        yield Trial("map", replace(best, relevance=how), score, done, len(ways))
+    top = max(score for score, _, _ in scored)
+    good = [entry for entry in scored if entry[0] >= top - WORTH_IOU]
+    iou, how, way = min(good, key=lambda entry: entry[2].cost)
+    best = replace(best, relevance=how)
+    yield Trial("map", best, iou, len(ways), len(ways))
+
+    best, edits = yield from _tune_edit(
+        editor, batches, cases.seed, best, way, truth, {first: looked}
+    )
+    best = yield from _tune_threshold(batches, best, way, edits, truth)
+
+    kinds = [kind for _, pairs in batches for kind in pairs.kinds]
+    absent = absent_cases(editor, cases)
+    raws = [*way.raws, *(raw_of(editor, batch, cases.seed, best) for batch in absent)]
+    kinds += [kind for _, pairs in absent for kind in pairs.kinds]
+    raw = torch.cat(raws)
+    size = (truth.shape[-2], truth.shape[-1])
+    made = RelevanceMap(raw, raw, None, ("",) * len(raw), size, best.relevance)
+    verdict = fit_verdict(made, kinds)
+    best = replace(best, relevance=replace(best.relevance, verdict=verdict))
+    peak = raw.flatten(1).double().quantile(verdict.quantile, dim=1)
+    empty = torch.tensor([kind == "absent" for kind in kinds])
+    wrong = torch.where(empty, peak >= verdict.nothing_below, peak < verdict.nothing_below).double()
+    error = float(wrong[empty].mean() + wrong[~empty].mean()) / 2
+    yield Trial("verdict", best, error, 1, 1)
 
 
-def _tune_map(
-    editor: Editor, cases: Cases, batches: list[Any], start: EditorSettings
-) -> Iterator[Trial]:
-    """A trial for each raw map with its best scaling; the last one is the best of all."""
-    candidates = raw_settings(editor)
-    top, best = -1.0, start
-    for done, how in enumerate(candidates, 1):
-        maps = [
-            relevance_map(
-                editor, pairs.before, pairs.instructions, how, seed=cases.seed, items=items
-            ).raw.cpu()
-            for items, pairs in batches
-        ]
-        typical = float(torch.cat([raw.flatten(1).quantile(0.98, dim=1) for raw in maps]).median())
-        own_top, own_best = -1.0, how
-        for scaled in scaled_settings(how, max(typical, 1e-6)):
-            masked = zip(maps, batches, strict=True)
-            score = metrics.mean(
-                torch.cat([mask_iou(raw, pairs, scaled) for raw, (_, pairs) in masked])
+def _tune_edit(
+    editor: Editor,
+    batches: Sequence[Batch],
+    seed: int,
+    start: EditorSettings,
+    way: Way,
+    truth: Tensor,
+    known: dict[EditSettings, list[PlainEdit]],
+) -> Generator[Trial, None, tuple[EditorSettings, list[PlainEdit]]]:
+    """Guidance, each scale upwards for as long as it gains; soft guidance; then the steps."""
+    size = (truth.shape[-2], truth.shape[-1])
+    how = start.relevance
+    mask = masks_of(way.raws, how, how.threshold, size)
+    values = [normalise(smooth(raw, how.smoothing), how) for raw in way.raws]
+    best, top = start, -torch.inf
+    kept: list[PlainEdit] = []
+
+    def attempt(stage: Stage, guidance: Guidance, steps: int, worth: float) -> tuple[Trial, bool]:
+        nonlocal best, top, kept
+        edit = replace(best.edit, guidance=guidance, steps=steps)
+        soft = values if guidance.soft is not None else None
+        edits = known.get(edit) or _edits(editor, batches, seed, edit, 0, soft)
+        error = _error(batches, edits, mask, truth)
+        score = error.psnr()
+        score = -torch.inf if score is None else score
+        better = score > top + worth
+        settings = replace(best, edit=edit)
+        if better:
+            best, top, kept = settings, score, edits
+        return Trial(stage, settings, score, 1, 1), better
+
+    for axis, scales in (("text", TEXT_SCALES), ("image", IMAGE_SCALES[1:])):
+        for scale in scales:
+            base = best.edit.guidance if top > -torch.inf else Guidance(scale, IMAGE_SCALES[0])
+            trial, better = attempt(
+                "guidance", replace(base, soft=None, **{axis: scale}), STEPS[0], 0.0
             )
-            if score is not None and score > own_top:
-                own_top, own_best = score, scaled
-        settings = replace(start, relevance=own_best)
-        if own_top > top:
-            top, best = own_top, settings
-        yield Trial("map", settings, own_top, done, len(candidates))
-    yield Trial("map", best, top, len(candidates), len(candidates))
+            yield trial
+            if not better:
+                break
+    for soft in SOFT:
+        trial, _ = attempt("guidance", replace(best.edit.guidance, soft=soft), STEPS[0], WORTH_DB)
+        yield trial
+    for steps in STEPS[1:]:
+        trial, better = attempt("steps", best.edit.guidance, steps, WORTH_DB)
+        yield trial
+        if not better:
+            break
+    yield Trial("steps", best, float(top), 1, 1)
+    return best, kept
 
 
-def _psnr_inside(
-    editor: Editor, cases: Cases, batches: list[Any], settings: EditorSettings
-) -> float:
-    """PSNR inside the exact mask of the edits with these settings, pooled over the cases."""
-    runs = [Run(editor, pairs, items, cases.seed, settings) for items, pairs in batches]
-    psnr = join([run.scores("wys") for run in runs]).inside.psnr()
-    return -torch.inf if psnr is None else psnr
+def _tune_threshold(
+    batches: Sequence[Batch],
+    start: EditorSettings,
+    way: Way,
+    edits: Sequence[PlainEdit],
+    truth: Tensor,
+) -> Generator[Trial, None, EditorSettings]:
+    """The level with the best PSNR of the whole image, of those with nearly the best IoU."""
+    size = (truth.shape[-2], truth.shape[-1])
+    levels = [level for level in THRESHOLDS if not isinstance(level, str)]
+    masks = {
+        level: masks_of(way.raws, start.relevance, level, size)
+        for level in dict.fromkeys([start.relevance.threshold, *levels])
+    }
+    ious = {level: float(metrics.iou(mask, truth).mean()) for level, mask in masks.items()}
+    best, top = start, -torch.inf
+    good = [level for level in masks if ious[level] >= max(ious.values()) - ROOM_IOU]
+    for done, level in enumerate(good, 1):
+        psnr = _error(batches, edits, masks[level], torch.ones_like(truth)).psnr()
+        settings = replace(start, relevance=replace(start.relevance, threshold=level))
+        if psnr is not None and psnr > top:
+            best, top = settings, psnr
+        yield Trial("threshold", settings, psnr or 0.0, done, len(good))
+    yield Trial("threshold", best, float(top), len(good), len(good))
+    return best
+
+
+def _edits(
+    editor: Editor,
+    batches: Sequence[Batch],
+    seed: int,
+    settings: EditSettings,
+    first: int = 0,
+    values: Sequence[Tensor] | None = None,
+) -> list[PlainEdit]:
+    return [
+        plain_edit(
+            editor, pairs, items, seed, settings, first, None if values is None else values[i]
+        )
+        for i, (items, pairs) in enumerate(batches)
+    ]
+
+
+def _error(
+    batches: Sequence[Batch], edits: Sequence[PlainEdit], mask: Tensor, region: Tensor
+) -> metrics.SquaredError:
+    """The squared error in a region of edits under a mask."""
+    after = torch.cat([pairs.after for _, pairs in batches])
+    parts = mask.split([len(pairs.mask) for _, pairs in batches])
+    images = [
+        under(part, edit.image, pairs)
+        for part, edit, (_, pairs) in zip(parts, edits, batches, strict=True)
+    ]
+    return metrics.squared_error(torch.cat(images), after, region)
+
+
+def absent_cases(editor: Editor, cases: Cases) -> list[Batch]:
+    """Instructions that name an absent object, half as many as there are cases."""
+    size, found = cases.size or editor.native_size, []
+    wanted = max(1, cases.cases // 2)
+    for first in range(0, wanted, cases.batch):
+        count = min(cases.batch, wanted - first)
+        pairs = make_pairs(
+            cases.seed,
+            cases.split,
+            first,
+            count,
+            size=size,
+            scene_range=RANGES[cases.world],
+            kinds=("absent",),
+        )
+        found.append((tuple(f"{cases.split} absent {first + i}" for i in range(count)), pairs))
+    return found
+
+
+def raw_of(editor: Editor, batch: Batch, seed: int, settings: EditorSettings) -> Tensor:
+    """The raw map of more cases, made as the settings say."""
+    items, pairs = batch
+    how = settings.relevance
+    if how.first_steps:
+        edit = settings.edit
+        looks: Sequence[Look] = plain_edit(editor, pairs, items, seed, edit, how.first_steps).looks
+    else:
+        looks = [
+            look_at(editor, pairs, items, seed, level, draw)
+            for level in how.timesteps
+            for draw in range(how.draws)
+        ]
+    return mean_raw(looks, how.source)

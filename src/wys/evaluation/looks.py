@@ -1,0 +1,124 @@
+"""What an editor predicts for the cases of a bench, once, for every map that can be made of it.
+
+A prediction gives both raw maps, the difference and the relevance head's; an edit that runs without
+a mask gives them on its way, and its result under any mask is a composite.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from wys.diffusion.conditioning import Sight
+from wys.diffusion.editor import Editor
+from wys.diffusion.noise import NoisePrediction
+from wys.diffusion.sampler import EditSettings, denoise
+from wys.image import resize
+from wys.relevance import Source
+from wys.seeds import normal
+from wys.tabletop.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Look:
+    """One prediction for b cases: D by each source."""
+
+    raw: dict[Source, Float[Tensor, "b 1 h w"]]
+    seconds: float
+    """What predicting both branches took, all cases together."""
+
+
+@dataclass(frozen=True)
+class PlainEdit:
+    """Edits of b cases without a mask."""
+
+    image: Float[Tensor, "b 3 h w"]
+    looks: tuple[Look, ...]
+    """The predictions of the first steps, as many as were asked for."""
+
+
+def sources(editor: Editor) -> tuple[Source, ...]:
+    """The sources of relevance that an editor has."""
+    return ("difference",) if editor.head is None else ("difference", "head", "both")
+
+
+def look_at(
+    editor: Editor, pairs: Pairs, items: Sequence[str], seed: int, level: float, draw: int
+) -> Look:
+    """The prediction that `relevance_map` makes at a noise level for one of its draws."""
+    told = editor.condition(resize(pairs.before, editor.fit(_size(pairs))), pairs.instructions)
+    t = editor.schedule.timestep(level)
+    noise = normal(told.z0.shape[1:], seed, items, f"relevance {t} {draw}").to(told.z0)
+    started = time.perf_counter()
+    head = editor.head is not None
+    z = editor.schedule.add_noise(told.z0, noise, t)
+    return _read(editor, editor.predict(z, t, told, ("full", "image"), change=head), started)
+
+
+def plain_edit(
+    editor: Editor,
+    pairs: Pairs,
+    items: Sequence[str],
+    seed: int,
+    settings: EditSettings,
+    first: int = 0,
+    relevance: Float[Tensor, "b 1 h w"] | None = None,
+) -> PlainEdit:
+    """The edit of `edit_image` with the mask everywhere.
+
+    Args:
+        first: so many first steps are looked at.
+        relevance: R at latent size, for soft guidance.
+    """
+    told = editor.condition(resize(pairs.before, editor.fit(_size(pairs))), pairs.instructions)
+    noise = normal(told.z0.shape[1:], seed, items, "edit")
+    everywhere = torch.ones_like(told.z0[:, :1], dtype=torch.bool)
+    sight: tuple[Sight, ...] = ("full", "image")
+    sight = (*sight, "change") if editor.head is not None else sight
+    looks: list[Look] = []
+    started = time.perf_counter()
+    for step in denoise(
+        editor,
+        told,
+        everywhere,
+        noise,
+        settings,
+        relevance=relevance,
+        look=sight if first else (),
+    ):
+        if step.index <= first:
+            looks.append(_read(editor, step.prediction, started))
+            started = time.perf_counter()
+    return PlainEdit(resize(editor.decode(step.latents).cpu(), _size(pairs)), tuple(looks))
+
+
+def mean_raw(looks: Sequence[Look], source: Source) -> Float[Tensor, "b 1 h w"]:
+    """D as a map averages it over predictions."""
+    return torch.stack([look.raw[source] for look in looks]).mean(dim=0)
+
+
+def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[Tensor, "b H W"]:
+    """A map at image size, as masks enlarge it."""
+    return F.interpolate(values, size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def under(
+    mask: Bool[Tensor, "b h w"], image: Float[Tensor, "b 3 h w"], pairs: Pairs
+) -> Float[Tensor, "b 3 h w"]:
+    """An edit inside a mask, the input outside."""
+    return torch.where(mask[:, None], image, pairs.before)
+
+
+def _read(editor: Editor, prediction: NoisePrediction, started: float) -> Look:
+    raw = {source: prediction.relevance(source).cpu() for source in sources(editor)}
+    return Look(raw, time.perf_counter() - started)
+
+
+def _size(pairs: Pairs) -> tuple[int, int]:
+    return pairs.before.shape[-2], pairs.before.shape[-1]

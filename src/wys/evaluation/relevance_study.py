@@ -1,0 +1,291 @@
+"""Which way to make, cut and judge a relevance map is best, and what did not help.
+
+Whatever is chosen (thresholds, limits, weights) is chosen on cases of the validation split; the
+rows are measured on others. Rows share the keys "study" and "variant":
+
+    map            every way to make a raw map, at its best scaling and single threshold
+    normalisation  the scalings of the best way, each at its best single threshold
+    threshold      the rules that find a threshold for each map, beside the single one
+    verdict        shares of wrong verdicts, with the editor's own limits and with fitted ones
+    guidance       soft guidance beside hard, with the mask and without
+    score          how well signs that need no truth tell the error (`edit_study.py`)
+    auto           what choosing by the score gains
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from wys.diffusion.conditioning import Guidance
+from wys.diffusion.editor import Editor
+from wys.diffusion.settings import EditorSettings
+from wys.edit_score import ScoreSettings
+from wys.evaluation import metrics
+from wys.evaluation.edit_study import auto_rows, fitted_score
+from wys.evaluation.image_bench import Cases, join, named_objects, score
+from wys.evaluation.looks import enlarged, plain_edit
+from wys.evaluation.tune import (
+    FIRST_STEPS,
+    Batch,
+    Way,
+    absent_cases,
+    best_scaling,
+    raw_of,
+    ways_of,
+)
+from wys.evaluation.verdict_study import fit_verdict, verdict_errors
+from wys.image_edit import edit_image, relevance_map
+from wys.masks import Mask
+from wys.relevance import Normalisation, RelevanceMap, RelevanceSettings, normalise, smooth
+from wys.thresholds import RULES, Threshold, threshold_levels
+
+Study = Literal["map", "verdict", "guidance", "auto"]
+STUDIES: tuple[Study, ...] = get_args(Study)
+"""What can be asked for: `map` with normalisations and thresholds, `auto` with the score."""
+STRONG = 2.0
+"""Soft guidance is also tried at so many times the editor's own scale of the instruction."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StudyStep:
+    """One part of the study is done."""
+
+    done: int
+    count: int
+    rows: list[Row]
+    """All rows so far."""
+    settings: EditorSettings
+    """The editor's own, with the score's weights once they are fitted."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """The cases on which things are chosen, or those on which they are measured."""
+
+    batches: list[Batch]
+    ways: list[Way]
+    truth: Bool[Tensor, "b h w"]
+    seconds: float
+    """Of one prediction of one branch, for one case."""
+
+    @staticmethod
+    def of(editor: Editor, cases: Cases) -> Side:
+        """Every raw map of the cases."""
+        batches = list(cases.batches(editor))
+        edit = replace(editor.settings.edit, steps=max(editor.settings.edit.steps, 4))
+        edits = [
+            plain_edit(editor, pairs, items, cases.seed, edit, max(FIRST_STEPS))
+            for items, pairs in batches
+        ]
+        total = sum(look.seconds for edit in edits for look in edit.looks)
+        return Side(
+            batches,
+            ways_of(editor, batches, cases.seed, edits),
+            torch.cat([pairs.mask for _, pairs in batches]),
+            total / (2 * max(FIRST_STEPS) * cases.cases),
+        )
+
+    def values(self, way: Way, how: RelevanceSettings) -> Tensor:
+        """R of all cases, at image size."""
+        values = normalise(smooth(torch.cat(list(way.raws)), how.smoothing), how)
+        return enlarged(values, (self.truth.shape[-2], self.truth.shape[-1]))
+
+    def iou(self, way: Way, how: RelevanceSettings, threshold: Threshold | None = None) -> float:
+        """Mean IoU of the masks of a way with the exact ones."""
+        values = normalise(smooth(torch.cat(list(way.raws)), how.smoothing), how)
+        levels = threshold_levels(values, how.threshold if threshold is None else threshold)
+        masks = self.values(way, how) >= levels.to(values)[:, None, None]
+        return float(metrics.iou(masks, self.truth).mean())
+
+
+def relevance_study(
+    editor: Editor,
+    choose: Cases,
+    measure: Cases,
+    studies: Sequence[Study] = STUDIES,
+    auto_cases: int = 9,
+) -> Iterator[StudyStep]:
+    """The rows of the studies asked for, study by study.
+
+    Args:
+        choose: cases of the validation split.
+        auto_cases: so many cases of either side for `auto`, whose edits are many.
+    """
+    settings, rows = editor.settings, []
+    count = len([study for study in STUDIES if study in studies])
+    chosen, measured = None, None
+    done = 0
+    if "map" in studies or "verdict" in studies:
+        chosen, measured = Side.of(editor, choose), Side.of(editor, measure)
+    if "map" in studies:
+        assert chosen is not None and measured is not None
+        rows += map_rows(chosen, measured)
+        done += 1
+        yield StudyStep(done, count, list(rows), settings)
+    if "verdict" in studies:
+        assert chosen is not None and measured is not None
+        rows += verdict_rows(editor, choose, measure, chosen, measured)
+        done += 1
+        yield StudyStep(done, count, list(rows), settings)
+    if "guidance" in studies:
+        rows += guidance_rows(editor, measure)
+        done += 1
+        yield StudyStep(done, count, list(rows), settings)
+    if "auto" in studies:
+        few = [replace(c, cases=min(c.cases, auto_cases)) for c in (choose, measure)]
+        weights: ScoreSettings = fitted_score(editor, few[0])
+        settings = replace(settings, score=weights)
+        rows += auto_rows(editor, few[1], weights)
+        done += 1
+        yield StudyStep(done, count, list(rows), settings)
+
+
+def map_rows(chosen: Side, measured: Side) -> list[Row]:
+    """The studies of maps, normalisations and thresholds."""
+    rows, tops = [], []
+    pairs = [pairs for _, pairs in measured.batches]
+    for own, way in zip(chosen.ways, measured.ways, strict=True):
+        top, how = best_scaling(own, chosen.truth, rules=False)
+        tops.append((top, how, own, way))
+        fine = measured.values(way, how)
+        parts = fine.split([len(p.mask) for p in pairs])
+        found = [
+            metrics.grounding(part, p.object_ids, named_objects(p))
+            for part, p in zip(parts, pairs, strict=True)
+        ]
+        rows.append(
+            {
+                "study": "map",
+                "variant": way_name(way.settings),
+                "normalisation": how.normalisation,
+                "smoothing": how.smoothing,
+                "threshold": how.threshold,
+                "iou": measured.iou(way, how),
+                "ap": metrics.mean(metrics.average_precision(fine, measured.truth)),
+                "grounding": metrics.mean(torch.cat([f.hit for f in found])),
+                "chance": metrics.mean(torch.cat([f.chance for f in found])),
+                "predictions": way.cost,
+                "seconds": way.cost * measured.seconds,
+            }
+        )
+    _, how, own, way = max(tops, key=lambda entry: entry[0])
+    kinds: tuple[Normalisation, ...] = get_args(Normalisation)
+    for normalisation in kinds:
+        _, scaled = best_scaling(own, chosen.truth, rules=False, normalisation=normalisation)
+        rows.append(
+            {
+                "study": "normalisation",
+                "variant": f"{way_name(way.settings)}, {normalisation}",
+                "threshold": scaled.threshold,
+                "iou": measured.iou(way, scaled),
+            }
+        )
+    levels: list[Threshold] = [how.threshold, *RULES]
+    for level in levels:
+        name = str(level) if isinstance(level, str) else f"fixed at {level:g}"
+        rows.append({"study": "threshold", "variant": name, "iou": measured.iou(way, how, level)})
+    fine = measured.values(way, how)
+    each = torch.stack([metrics.iou(fine >= k / 40, measured.truth) for k in range(1, 40)])
+    best = float(each.max(dim=0).values.mean())
+    rows.append({"study": "threshold", "variant": "best of each map", "iou": best})
+    return rows
+
+
+def verdict_rows(
+    editor: Editor, choose: Cases, measure: Cases, chosen: Side, measured: Side
+) -> list[Row]:
+    """The errors of the verdicts of the best map of each source, by own and by fitted limits."""
+    rows: list[Row] = []
+    by_source: dict[str, tuple[float, RelevanceSettings, int]] = {}
+    for index, way in enumerate(chosen.ways):
+        top, how = best_scaling(way, chosen.truth, rules=False)
+        if top > by_source.get(how.source, (-1.0, how, 0))[0]:
+            by_source[how.source] = (top, how, index)
+    for _, how, index in by_source.values():
+        own = replace(editor.settings, relevance=how)
+        made = []
+        for cases, side in ((choose, chosen), (measure, measured)):
+            absent = absent_cases(editor, cases)
+            raws = [*side.ways[index].raws]
+            raws += [raw_of(editor, batch, cases.seed, own) for batch in absent]
+            kinds = [kind for _, p in (*side.batches, *absent) for kind in p.kinds]
+            size = (side.truth.shape[-2], side.truth.shape[-1])
+            raw = torch.cat(raws)
+            made.append((RelevanceMap(raw, raw, None, ("",) * len(raw), size, how), kinds))
+        fitted = fit_verdict(*made[0])
+        for name, limits in (("own limits", how.verdict), ("fitted limits", fitted)):
+            maps, kinds = made[1]
+            errors = verdict_errors(replace(maps, settings=replace(how, verdict=limits)), kinds)
+            rows.append(
+                {
+                    "study": "verdict",
+                    "variant": f"{way_name(how)}, {name}",
+                    "false_edit": errors.false_edit,
+                    "false_nothing": errors.false_nothing,
+                    "nothing_error": errors.nothing,
+                    "false_whole": errors.false_whole,
+                    "false_local": errors.false_local,
+                    "whole_error": errors.whole,
+                }
+            )
+    return rows
+
+
+def guidance_rows(editor: Editor, cases: Cases) -> list[Row]:
+    """Hard and soft guidance, at the editor's own scale and at a stronger one."""
+    own = editor.settings.edit.guidance
+    strong = replace(own, text=own.text * STRONG)
+    variants: list[tuple[str, Guidance, bool]] = []
+    for guidance in (own, strong):
+        name = f"text {guidance.text:g}, image {guidance.image:g}"
+        variants.append((f"{name}, hard, mask", replace(guidance, soft=None), True))
+        variants.append((f"{name}, soft 0, mask", replace(guidance, soft=0.0), True))
+        if guidance.text != 1:
+            variants.append((f"{name}, soft 1, mask", replace(guidance, soft=1.0), True))
+        if guidance is own:
+            variants.append((f"{name}, hard, no mask", replace(guidance, soft=None), False))
+            variants.append((f"{name}, soft 0, no mask", replace(guidance, soft=0.0), False))
+    parts: dict[str, list[Any]] = {name: [] for name, _, _ in variants}
+    for items, pairs in cases.batches(editor):
+        made = relevance_map(editor, pairs.before, pairs.instructions, seed=cases.seed, items=items)
+        everywhere = Mask.from_image(torch.ones_like(pairs.mask)[:, None], made.image_size)
+        for name, guidance, masked in variants:
+            edit = edit_image(
+                editor,
+                pairs.before,
+                pairs.instructions,
+                replace(editor.settings.edit, guidance=guidance),
+                relevance=made,
+                mask=made.mask() if masked else everywhere,
+                seed=cases.seed,
+                items=items,
+            )
+            parts[name].append(score(pairs, edit.image, 0.0))
+    rows = []
+    for name, scores in parts.items():
+        row = join(scores).row(name, "all")
+        rows.append(
+            {
+                "study": "guidance",
+                "variant": name,
+                "psnr_inside": row["psnr_inside"],
+                "psnr_outside": row["psnr_outside"],
+            }
+        )
+    return rows
+
+
+def way_name(how: RelevanceSettings) -> str:
+    """A way to make a map, in words."""
+    if how.first_steps:
+        return f"{how.source}, first {how.first_steps} steps of the edit"
+    levels = " + ".join(f"{level:g}" for level in how.timesteps)
+    return f"{how.source}, {levels}, {how.draws} draw{'s' if how.draws > 1 else ''}"

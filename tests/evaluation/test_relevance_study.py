@@ -1,0 +1,112 @@
+"""The studies of maps, verdicts, guidance and automatic edits, and what they are made of."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from wys.apps import cli
+from wys.diffusion.editor import Editor
+from wys.diffusion.sampler import EditSettings
+from wys.diffusion.settings import EditorSettings, read_settings
+from wys.evaluation.looks import look_at, mean_raw, plain_edit
+from wys.evaluation.verdict_study import best_split, fit_verdict, verdict_errors
+from wys.image_edit import edit_image, relevance_map
+from wys.masks import Mask
+from wys.relevance import RelevanceMap, RelevanceSettings, Source
+from wys.tabletop.pairs import Pairs, make_pairs
+from wys.tabletop.world import PLAIN
+
+pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
+EDIT = EditSettings(steps=3)
+ITEMS = ("a", "b", "c")
+
+
+@pytest.fixture(scope="module")
+def headed(tiny_pipeline: Callable[..., Any]) -> Editor:
+    weight = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
+    head = {"weight": weight, "bias": torch.zeros(1)}
+    settings = EditorSettings(edit=EDIT)
+    return Editor(tiny_pipeline(), torch.device("cpu"), settings=settings, head=head)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Pairs:
+    return make_pairs(0, "validation", 0, 3, size=32, scene_range=PLAIN)
+
+
+@pytest.mark.parametrize("source", ["difference", "head", "both"])
+def test_looks_give_the_maps_of_the_editor(headed: Editor, pairs: Pairs, source: Source) -> None:
+    how = RelevanceSettings(source=source, timesteps=(0.5, 0.8), draws=2)
+    made = relevance_map(headed, pairs.before, pairs.instructions, how, seed=3, items=ITEMS)
+    looks = [look_at(headed, pairs, ITEMS, 3, t, k) for t in (0.5, 0.8) for k in (0, 1)]
+    assert torch.allclose(mean_raw(looks, source), made.raw, atol=1e-4)
+    on_the_way = RelevanceSettings(source=source, first_steps=2)
+    made = relevance_map(headed, pairs.before, pairs.instructions, on_the_way, items=ITEMS)
+    edit = plain_edit(headed, pairs, ITEMS, 0, EDIT, first=2)
+    assert torch.allclose(mean_raw(edit.looks, source), made.raw, atol=1e-4)
+    everywhere = Mask.from_image(torch.ones(3, 1, 32, 32, dtype=torch.bool), (32, 32))
+    whole = edit_image(headed, pairs.before, pairs.instructions, mask=everywhere, items=ITEMS)
+    assert (edit.image - whole.image).abs().max() < 1e-4
+
+
+def test_the_best_split() -> None:
+    error, level = best_split(torch.tensor([1.0, 2, 3]), torch.tensor([4.0, 5]))
+    assert error == 0 and level == 3.5
+    error, level = best_split(torch.tensor([1.0, 2, 9]), torch.tensor([4.0, 5]))
+    assert error == pytest.approx(1 / 6) and level == 3
+
+
+def test_fitted_verdicts_are_right_where_that_is_possible() -> None:
+    raw = torch.full((9, 1, 10, 10), 0.01)
+    raw[0:3, ..., :3, :3] = 0.2  # absent: a faint spot
+    raw[3:6, ..., :3, :3] = 1.0
+    raw[6:9, ..., :7, :] = 1.0
+    kinds = ["absent"] * 3 + ["recolour"] * 3 + ["floor"] * 3
+    maps = RelevanceMap(raw, raw, None, ("",) * 9, (40, 40), RelevanceSettings())
+    errors = verdict_errors(maps, kinds)
+    assert (errors.false_edit, errors.false_nothing, errors.nothing) == (1, 0, 0.5)
+    fitted = RelevanceSettings(verdict=fit_verdict(maps, kinds))
+    assert fitted.verdict.nothing_below == pytest.approx(0.6)
+    errors = verdict_errors(RelevanceMap(raw, raw, None, ("",) * 9, (40, 40), fitted), kinds)
+    assert errors.nothing == errors.whole == 0
+    # Without cases of a kind the limits stay.
+    assert fit_verdict(maps.select([3, 4]), kinds[3:5]) == maps.settings.verdict
+
+
+def test_the_command_writes_rows_of_every_study(
+    editor_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wys.evaluation.tune.LEVELS", ((0.8,),))
+    monkeypatch.setattr("wys.evaluation.tune.SMOOTHINGS", (0.0,))
+    rows_file, settings_file = tmp_path / "rows.json", tmp_path / "wys.json"
+    arguments = ["--editor", str(editor_directory), "--device", "cpu", "--size", "32"]
+    arguments += ["--cases", "3", "--choose-cases", "3", "--auto-cases", "1"]
+    arguments += ["--json", str(rows_file), "--settings", str(settings_file)]
+    assert cli.main(["bench", "relevance", *arguments]) == 0
+    rows = json.loads(rows_file.read_text())
+    assert all(list(row)[:2] == ["study", "variant"] for row in rows)
+    studies = {row["study"] for row in rows}
+    assert studies == {
+        "map",
+        "normalisation",
+        "threshold",
+        "verdict",
+        "guidance",
+        "score",
+        "auto",
+    }
+    named = {row["variant"]: row for row in rows if row["study"] == "auto"}
+    best = named["best candidate"]["psnr"]
+    assert best >= max(named["auto"]["psnr"], named["fixed settings"]["psnr"]) - 1e-9
+    assert read_settings(settings_file).score is not None
+
+
+def test_bad_options_are_one_sentence(capsys: pytest.CaptureFixture) -> None:
+    assert cli.main(["bench", "relevance", "--studies", "magic"]) == 2
+    assert "no study magic" in capsys.readouterr().err
+    assert cli.main(["bench", "relevance", "--studies", "map", "--settings", "x.json"]) == 2
+    assert "study 'auto'" in capsys.readouterr().err
