@@ -107,7 +107,7 @@ def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, byt
     if image.mode.startswith("I"):
         # 16-bit grey: 65535 = 257 * 255.
         grey = np.asarray(image).astype(np.float64) / 257
-        image, profile = Image.fromarray(np.uint8(np.clip(grey + 0.5, 0, 255)), "L"), None
+        image, profile = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8), "L"), None
     if image.mode in ("CMYK", "LAB") and (profile or image.mode == "LAB"):
         source = (
             ImageCms.ImageCmsProfile(io.BytesIO(profile))
