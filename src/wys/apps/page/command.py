@@ -73,7 +73,7 @@ def page(
 ) -> None:
     """Edit images in the browser.
 
-    Serves a page on this machine until it is interrupted. Nothing is sent anywhere else.
+    Serves a page on this machine until it is interrupted; nothing leaves it.
     """
     with serving(serve, editor) as address:
         print(f"The page is at {address} (Ctrl+C stops it)", flush=True)
