@@ -1,4 +1,4 @@
-# make install | demo | demo-scene | test | lint | clean
+# make install | demo | demo-scene | page-picture | test | lint | clean
 # PIP_FLAGS reaches pip, for example to choose the index of PyTorch's CPU or CUDA wheels.
 
 SHELL     := /bin/bash
@@ -9,7 +9,7 @@ BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.wys-installed
 WORKERS   ?= 2
 
-.PHONY: install demo demo-scene test lint format clean
+.PHONY: install demo demo-scene page-picture test lint format clean
 .DEFAULT_GOAL := install
 
 install: $(STAMP)
@@ -26,6 +26,9 @@ demo: install
 
 demo-scene: install
 	$(BIN)/python examples/demo_scene.py demo-scene
+
+page-picture: install
+	$(BIN)/python examples/page_screenshot.py docs/images/page.png
 
 lint: install
 	$(BIN)/ruff check .

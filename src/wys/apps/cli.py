@@ -49,6 +49,7 @@ COMMANDS = (
             ("export", "write views with their cameras", "scene_commands"),
         )
     ),
+    Command("page", "edit images in the browser", "wys.apps.page.command", "page"),
     Command(
         "tabletop",
         "render sample images with their exact edits and masks",

@@ -193,7 +193,7 @@ def _run(
             record["auto"] = chosen
         if guide is not None:
             record |= {"negative": guide.negative, "zoom": guide.zoom, "force": guide.force}
-        _write(folder, picture, made, mask, result, record, clock)
+        write_run(folder, picture, made, mask, result, record, clock)
     _tell(made, mask, result, out)
 
 
@@ -296,7 +296,7 @@ class _Task:
         return best, {"chosen": index, "threshold": threshold, "candidates": tried}
 
 
-def _write(
+def write_run(
     folder: Path,
     picture: Picture,
     made: RelevanceMap,
@@ -338,15 +338,10 @@ def _write(
 
 def _tell(made: RelevanceMap, mask: Mask, result: ImageEdit | None, out: Path) -> None:
     """The outcome in words."""
-    from wys.apps.results import in_words, share
+    from wys.apps.results import VERDICTS, in_words, share
 
     covered = share(mask.at(mask.image_size)[0])
-    sentence = {
-        "nothing to edit": "Nothing to edit: the instruction changes nothing in this image.",
-        "local": "A local edit.",
-        "whole image": "The instruction concerns the whole image.",
-    }[made.verdict]
-    print(f"{sentence} The mask covers {covered:.1%} of it.")
+    print(f"{VERDICTS[made.verdict]} The mask covers {covered:.1%} of it.")
     if result is not None and not result.edited[0]:
         print("The image is left as it is; --force, --mask or --include edit it all the same.")
     elif result is not None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
-from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
+from wys.relevance import RelevanceMap, RelevanceSettings, Verdict, VerdictSettings
 from wys.store import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 MAP_FILE = "relevance.safetensors"
 SHEET_HEIGHT = 256
+VERDICTS: dict[Verdict, str] = {
+    "nothing to edit": "Nothing to edit: the instruction changes nothing in this image.",
+    "local": "A local edit.",
+    "whole image": "The instruction concerns the whole image.",
+}
+"""The verdicts as sentences."""
 
 
 @contextmanager

@@ -1,0 +1,136 @@
+"""`wys page`: the editor in the browser."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+import logging
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from wys.apps.options import EditorOptions
+from wys.errors import WysError
+
+EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """Where the page is served, and what a visitor may ask of the machine."""
+
+    host: str = "127.0.0.1"
+    """Address to serve at; only this machine reaches the default one."""
+    port: int = 7860
+    """Port to serve at."""
+    open: bool = False
+    """Open the page in the browser."""
+    max_megabytes: float = 25.0
+    """Largest file that is taken."""
+    max_megapixels: float = 24.0
+    """Largest image that is taken."""
+    max_waiting: int = 16
+    """Most requests that wait for the editor."""
+
+    def check(self) -> None:
+        """Raises WysError where a number does not fit, or the port cannot be had."""
+        if not 1 <= self.port <= 65535:
+            raise WysError("--port is a number from 1 to 65535.")
+        if self.max_megabytes <= 0 or self.max_megapixels <= 0 or self.max_waiting < 1:
+            raise WysError("--max-megabytes and --max-megapixels are above 0, --max-waiting too.")
+        try:
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self.host, self.port))
+        except OSError as error:
+            raise WysError(
+                f"cannot serve at {self.host}, port {self.port}: {error.strerror or error}; "
+                "choose another --port or --host."
+            ) from error
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this machine reaches the page."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def page(
+    serve: tyro.conf.OmitArgPrefixes[PageOptions] = PageOptions(),
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Edit images in the browser.
+
+    Serves a page on this machine until it is interrupted; nothing leaves it.
+    """
+    with serving(serve, editor) as address:
+        print(f"The page is at {address} (Ctrl+C stops it)", flush=True)
+        threading.Event().wait()
+
+
+@contextmanager
+def serving(serve: PageOptions, options: EditorOptions) -> Iterator[str]:
+    """The page's address while it is served; its visitors' files are gone afterwards.
+
+    Raises:
+        WysError: Gradio is missing, the port is taken, or the editor cannot be loaded.
+    """
+    if importlib.util.find_spec("gradio") is None:
+        raise WysError("the page needs Gradio; pip install 'wys[page]' brings it.")
+    serve.check()
+    from wys.apps.progress import err
+
+    with tempfile.TemporaryDirectory(prefix="wys-page-") as folder:
+        # Before Gradio is imported: it would ask the network for newer versions of itself, and
+        # leave uploads behind in the system's folder.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "served")
+        with err.status("loading the editor"):
+            from wys.apps.page.app import Page
+            from wys.apps.page.jobs import Editors
+            from wys.apps.page.layout import Limits, style, theme
+            from wys.apps.page.samples import render_samples
+
+            # It logs every request on loopback.
+            logging.getLogger("httpx").setLevel(logging.WARNING)
+            first = options.load()
+            samples = render_samples(Path(folder), min(first.native_size, 256))
+        limits = Limits(
+            int(serve.max_megabytes * 1e6), int(serve.max_megapixels * 1e6), serve.max_waiting
+        )
+        # Who names an editor has this machine load it: strangers may not.
+        editors = Editors(options, first, others=serve.is_private)
+        blocks = Page(editors, samples, Path(folder), limits).blocks
+        try:
+            _, address, _ = blocks.launch(
+                server_name=serve.host,
+                server_port=serve.port,
+                inbrowser=serve.open,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                max_file_size=limits.most_bytes,
+                footer_links=[],
+                run_history=False,
+                enable_monitoring=False,
+                ssr_mode=False,
+                mcp_server=False,
+                pwa=False,
+                theme=theme(),
+                css=style(),
+            )
+            yield address
+        finally:
+            blocks.close(verbose=False)

@@ -1,0 +1,245 @@
+"""`wys page` as a visitor meets it: the real page, the built-in editor, a real browser."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wys.apps.options import EditorOptions
+from wys.apps.page.command import PageOptions, serving
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'wys[page]'")
+sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("there is no Chromium: apt-get install chromium", allow_module_level=True)
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 90_000
+"""Milliseconds: a machine may be busy with something else."""
+Visitor = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The page with the built-in editor."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    limits = PageOptions(port=port, max_megabytes=2, max_megapixels=1)
+    with serving(limits, EditorOptions(device="cpu")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser: Any, address: str) -> Iterator[Visitor]:
+    """Opens the page as one more visitor; afterwards no visitor has asked anything elsewhere."""
+    contexts, elsewhere, broken = [], [], []
+
+    def note(request: Any) -> None:
+        if not request.url.startswith((address, "data:", "blob:")):
+            elsewhere.append(request.url)
+
+    def come(width: int = 1280, height: int = 900) -> Any:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}))
+        page = contexts[-1].new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("request", note)
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(address)
+        page.wait_for_selector("#stage .card")
+        return page
+
+    yield come
+    for context in contexts:
+        context.close()
+    assert not elsewhere and not broken
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A blue disc on grey, 120 x 90, that no sample shows."""
+    rows, columns = np.mgrid[:90, :120]
+    pixels = np.full((90, 120, 3), 128, np.uint8)
+    pixels[(rows - 45) ** 2 + (columns - 40) ** 2 < 400] = (30, 60, 200)
+    path = tmp_path_factory.mktemp("photo") / "blue disc.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def told(page: Any, kind: str) -> str:
+    """What the page says, once it says something of a kind."""
+    return str(page.locator(f"#message .{kind}").inner_text())
+
+
+def downloaded(page: Any, label: str) -> bytes:
+    with page.expect_download() as download:
+        page.click(f"#get-{label}")
+    return Path(download.value.path()).read_bytes()
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+
+def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
+    page = visitor()
+    page.set_input_files("#stage input[type=file]", photo)
+    page.wait_for_selector("#stage [data-state=image] canvas")
+    page.fill("#instruction textarea, #instruction input", "make the ball red")
+    begun = time.perf_counter()
+    page.click("#look")
+    told(page, "verdict")
+    seconds = time.perf_counter() - begun
+    print(f"\nfirst relevance after {seconds:.1f} s")
+    assert seconds < PATIENCE / 1000
+
+    # The threshold moves the outline in the browser, without a word to the server.
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    moved = page.evaluate("""() => {
+        const slider = document.querySelector("[data-part=threshold]");
+        const canvas = document.querySelector("#stage canvas");
+        return [0.1, 0.5, 0.9, 0.02, 0.3].map((value) => {
+            slider.value = value;
+            const begun = performance.now();
+            slider.dispatchEvent(new Event("input", { bubbles: true }));
+            const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            const sum = pixels.data.reduce((sum, value) => sum + value, 0);
+            return [Number(canvas.dataset.milliseconds), Number(canvas.dataset.covered), sum];
+        });
+    }""")
+    quickest = min(milliseconds for milliseconds, _, _ in moved)
+    print(f"the outline follows the threshold in {quickest:.1f} ms")
+    assert quickest < 100 and not asked
+    covered = [share for _, share, _ in sorted(moved, key=lambda entry: -entry[1])]
+    assert covered[0] > covered[-1]
+    assert len({total for _, _, total in moved}) > 1, "the picture has changed"
+    page.dispatch_event("[data-part=threshold]", "change")
+
+    # A stroke adds to the mask where nothing was.
+    page.click("[data-mode=add]")
+    box = page.locator("#stage canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
+    page.mouse.up()
+    page.wait_for_selector("[data-part=undo]:enabled")
+
+    page.click("#edit")
+    page.wait_for_selector("#figures dl")
+    assert "unchanged: 0" in page.inner_text("#figures")
+    command = page.input_value("#command textarea")
+    assert command.startswith("wys edit 'blue disc.png' 'make the ball red' --threshold 0.3 ")
+    assert "--mask mask.png" in command and "--seed 0" in command
+    told(page, "verdict")
+
+    before, after = pixels(photo.read_bytes()), pixels(downloaded(page, "Image"))
+    mask = pixels(downloaded(page, "Mask"))[..., 0] > 127
+    assert mask[int(0.25 * 90), int(0.85 * 120)], "where the stroke went"
+    assert (before != after)[mask].any() and (before == after)[~mask].all()
+    assert json.loads(downloaded(page, "Record"))["largest_change_outside_mask"] == 0
+
+    page.click("#use")
+    page.wait_for_selector("#stage [data-state=image] canvas")
+    assert page.locator("#history img").count() == 1, "what was made stays"
+
+
+def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None:
+    page = visitor()
+    page.click("#stage .card:nth-child(4)")
+    told(page, "verdict")
+    page.click("#settings button")
+    page.fill("#steps input", "150")
+    page.locator("#steps input").blur()
+    page.click("#edit")
+    page.wait_for_selector("#message progress[value]")
+    page.click("#cancel")
+    page.wait_for_selector("#message :text('Cancelled')")
+    page.wait_for_selector("#edit")
+    assert not page.locator("#result").is_visible()
+
+    # Several seeds become a gallery to choose from.
+    page.fill("#steps input", "1")
+    page.fill("#variants-count input[type=number]", "2")
+    page.locator("#variants-count input[type=number]").blur()
+    page.click("#edit")
+    page.wait_for_function("document.querySelectorAll('#variants img').length === 2")
+    told(page, "verdict")
+    assert "--seed 0" in page.input_value("#command textarea")
+    page.locator("#variants button:has(img)").nth(1).click()
+    page.wait_for_function("document.querySelector('#command textarea').value.includes('--seed 1')")
+    assert "--relevance relevance.safetensors" in page.input_value("#command textarea")
+
+
+def test_errors_are_one_sentence_and_the_page_goes_on(
+    visitor: Visitor, photo: Path, tmp_path: Path
+) -> None:
+    page = visitor()
+    page.click("#look")
+    assert "instruction is empty" in told(page, "error")
+    (tmp_path / "broken.png").write_bytes(photo.read_bytes()[:80])
+    page.set_input_files("#stage input[type=file]", tmp_path / "broken.png")
+    page.wait_for_selector("#message .error:has-text('broken.png')")
+    (tmp_path / "heavy.png").write_bytes(bytes(2_100_000))
+    page.set_input_files("#stage input[type=file]", tmp_path / "heavy.png")
+    page.wait_for_selector("#message .error:has-text('the limit is 2 MB')")
+    Image.new("RGB", (1200, 1000)).save(tmp_path / "wide.png")
+    page.set_input_files("#stage input[type=file]", tmp_path / "wide.png")
+    page.wait_for_selector("#message .error:has-text('megapixels')")
+
+    page.set_input_files("#stage input[type=file]", photo)
+    page.wait_for_selector("#stage [data-state=image] canvas")
+    page.fill("#instruction textarea, #instruction input", "make the ball red")
+    page.click("#settings button")
+    page.fill("#editor textarea, #editor input", "/no/such/editor")
+    page.click("#look")
+    page.wait_for_selector("#message .error:has-text('/no/such/editor')")
+    page.fill("#editor textarea, #editor input", "")
+    page.click("#look")
+    told(page, "verdict")
+
+
+def test_two_visitors_share_nothing(visitor: Visitor, photo: Path) -> None:
+    one, two = visitor(), visitor(width=390, height=844)
+    one.click("#stage .card:nth-child(2)")
+    two.set_input_files("#stage input[type=file]", photo)
+    two.wait_for_selector("#stage [data-state=image] canvas")
+    told(one, "verdict")
+    assert two.input_value("#instruction textarea, #instruction input") == ""
+    assert two.get_attribute("#stage canvas", "aria-label") == "The image blue disc.png"
+    assert "blue" not in str(one.get_attribute("#stage canvas", "aria-label"))
+    one.click("#edit")
+    one.wait_for_selector("#figures dl")
+    told(one, "verdict")
+    assert not two.locator("#result").is_visible() and two.locator("#history img").count() == 0
+    # The second visitor holds a phone: nothing is wider than its screen.
+    assert two.evaluate("document.documentElement.scrollWidth") <= 390
