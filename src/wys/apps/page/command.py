@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 
-from wys.apps.options import EditorOptions
+from wys.apps.options import EditorOptions, Flag
 from wys.errors import WysError
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
@@ -30,7 +30,7 @@ class PageOptions:
     """Address to serve at; only this machine reaches the default one."""
     port: int = 7860
     """Port to serve at."""
-    open: bool = False
+    open: Flag = False
     """Open the page in the browser."""
     max_megabytes: float = 25.0
     """Largest file that is taken."""
