@@ -57,9 +57,15 @@ COMMANDS = (
     Command("train", "train an editor", "wys.apps.train_command", "train"),
     Command(
         "bench image",
-        "measure an editor on the tabletop world",
+        "measure an editor on the tabletop world, or on cases of a folder",
         "wys.apps.bench_commands",
         "bench_image",
+    ),
+    Command(
+        "bench curves",
+        "measure edit against preservation over guidance and threshold",
+        "wys.apps.bench_commands",
+        "bench_curves",
     ),
     Command(
         "bench speed",

@@ -198,7 +198,7 @@ def image_bench(
                     if seed == seeds[0]:
                         _keep_made(journal, items, truth, method, made)
                     scores = score(truth, made.image, made.seconds, made.values, made.mask, clip)
-                    journal.add(scores.records(seed, items, method))
+                    journal.add(scores.records(seed, items, method, truth.instructions))
                 done += 1
                 yield BenchStep(done, count)
     known = [record for record in journal.records if record["method"] in chosen]

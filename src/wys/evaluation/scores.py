@@ -55,7 +55,9 @@ class Scores:
     leakage: Leakage
     relevance: RelevanceCounts
 
-    def records(self, seed: int, cases: Sequence[str], method: str) -> list[Record]:
+    def records(
+        self, seed: int, cases: Sequence[str], method: str, instructions: Sequence[str]
+    ) -> list[Record]:
         """A JSON object for each case, from which `from_records` makes these scores again."""
         return [
             {
@@ -63,6 +65,7 @@ class Scores:
                 "case": case,
                 "kind": self.kinds[i],
                 "method": method,
+                "instruction": instructions[i],
                 **{name: _number(self.means[name][i]) for name in MEANS},
                 **{name: _sums(getattr(self, name), i) for name in POOLED},
                 "max_outside": _number(self.max_outside[i]),

@@ -93,7 +93,7 @@ def sweep(
                 if not journal.has(seed, items, point.name):
                     own = point.settings(editor.settings)
                     scores = Run(editor, truth, items, seed, own).scores(point.method)
-                    journal.add(scores.records(seed, items, point.name))
+                    journal.add(scores.records(seed, items, point.name, truth.instructions))
                 done += 1
                 yield BenchStep(done, count)
     rows: list[dict[str, Any]] = []
