@@ -91,7 +91,7 @@ def bench_image(
         ):
             advance(step.done, step.count)
             rows = step.rows or rows
-    result.write(rows, f"{editor.editor}: {on.in_words(source.count)}", journal)
+    result.write(rows, f"Image edits by {editor.editor}", on.in_words(source.count), journal)
 
 
 def bench_curves(
@@ -120,7 +120,7 @@ def bench_curves(
         for step in sweep(loaded, source, settings, seeds=on.all_seeds, journal=journal):
             advance(step.done, step.count)
             rows = step.rows or rows
-    result.write(rows, f"{editor.editor}: {on.in_words(source.count)}", journal)
+    result.write(rows, f"Curves of {editor.editor}", on.in_words(source.count), journal)
 
 
 def bench_speed(
@@ -150,7 +150,7 @@ def bench_speed(
         for step in speed_bench(loaded, settings):
             advance(step.done, step.count)
             rows = step.rows or rows
-    result.write(rows, f"{editor.editor}: on {loaded.device}, {steps} steps")
+    result.write(rows, f"Speed of {editor.editor}", f"on {loaded.device}, {steps} steps")
 
 
 def bench_tune(
@@ -232,7 +232,8 @@ def bench_scene_fit(
             rows.append(row)
             advance(len(rows), len(at))
     height, width = capture.train.size
-    result.write(rows, f"{data}: {len(capture.held_out)} held-out views, {width} x {height}")
+    views = f"{len(capture.held_out)} held-out views, {width} x {height}"
+    result.write(rows, f"Fit of {data}", views)
 
 
 def bench_scene_edit(
@@ -297,7 +298,9 @@ def bench_scene_edit(
                 ]
                 write_sheet(pictures / f"{step.what}.png", sheet)
     words = f"{cases.scenes} scenes, {cases.views} views of {cases.size} pixels"
-    result.write(rows, f"{editor.editor}: {words}{seeds_in_words(all_seeds)}", journal)
+    result.write(
+        rows, f"Scene edits by {editor.editor}: {words}{seeds_in_words(all_seeds)}", journal
+    )
 
 
 def bench_table(

@@ -102,22 +102,25 @@ class ResultOptions:
         )
 
     def write(
-        self, rows: Sequence[dict[str, Any]], title: str, journal: Journal | None = None
+        self,
+        rows: Sequence[dict[str, Any]],
+        title: str,
+        facts: str,
+        journal: Journal | None = None,
     ) -> None:
-        """Prints the table and writes the files."""
+        """Prints the table and writes the files; `facts` says what was measured."""
         from rich.console import Console
 
         from wys.evaluation.html_report import write_results
         from wys.evaluation.report import rich_table
         from wys.store import write_json
 
-        Console().print(rich_table(rows, title))
+        Console().print(rich_table(rows, f"{title}: {facts}"))
         if self.json is not None:
             write_json(self.json, list(rows))
             print(f"Rows in {self.json}")
         if self.out is not None:
-            name, _, facts = title.partition(": ")
-            write_results(self.out, name, [facts], rows, journal)
+            write_results(self.out, title, [f"{facts}."], rows, journal)
             print(f"Report in {self.out / 'report.html'}")
 
 

@@ -37,9 +37,10 @@ tr.wys small { font-weight: 400; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
   gap: 1.2rem 2rem; }
 .plots h2 { margin-top: 1rem; }
-svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; fill: #1d2329; }
+svg { width: 100%; height: auto; font: 14px system-ui, sans-serif; fill: #1d2329; }
 svg .grid { stroke: #e3e7eb; } svg .tick { stroke: #8b949c; } svg .label { fill: #56606a; }
 svg .ideal { stroke: #8b949c; stroke-dasharray: 2 4; }
+@media (max-width: 560px) { svg { font-size: 17px; } svg .label { font-size: 15px; } }
 .case { border-top: 1px solid #e3e7eb; padding: .8rem 0; }
 .case h3 { font-size: 1rem; margin: 0; font-weight: 600; }
 .case p { margin: 0 0 .5rem; color: #56606a; font-size: .9rem; }

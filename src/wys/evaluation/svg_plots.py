@@ -10,7 +10,7 @@ from html import escape
 _Place = Callable[[float, float], tuple[float, float]]
 
 WIDTH, HEIGHT = 520.0, 360.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 16.0, 14.0, 46.0
+LEFT, RIGHT, TOP, BOTTOM = 58.0, 24.0, 14.0, 50.0
 COLOURS = {
     "noop": "#6b6b6b",
     "ip2p": "#e69f00",
@@ -106,7 +106,7 @@ def plot(series: Sequence[Series], x: Axis, y: Axis, diagonal: bool = False) -> 
         words = escape(x.names[int(value)]) if x.names else f"{value:g}"
         parts.append(
             f'<path class="tick" d="M{place:.1f} {floor:.1f}v5"/>'
-            f'<text x="{place:.1f}" y="{floor + 18:.1f}" text-anchor="middle">{words}</text>'
+            f'<text x="{place:.1f}" y="{floor + 20:.1f}" text-anchor="middle">{words}</text>'
         )
     if diagonal:
         (x0, y0), (x1, y1) = at(across[0], across[0]), at(across[1], across[1])
@@ -176,7 +176,7 @@ def _legend(series: Sequence[Series]) -> list[list[tuple[float, str]]]:
     rows: list[list[tuple[float, str]]] = [[]]
     left = LEFT
     for name in dict.fromkeys(each.name for each in series):
-        width = 16 + 7.2 * len(name) + 18
+        width = 16 + 9 * len(name) + 14
         if rows[-1] and left + width > WIDTH:
             rows.append([])
             left = LEFT
