@@ -298,9 +298,8 @@ def bench_scene_edit(
                 ]
                 write_sheet(pictures / f"{step.what}.png", sheet)
     words = f"{cases.scenes} scenes, {cases.views} views of {cases.size} pixels"
-    result.write(
-        rows, f"Scene edits by {editor.editor}: {words}{seeds_in_words(all_seeds)}", journal
-    )
+    words += seeds_in_words(all_seeds)
+    result.write(rows, f"Scene edits by {editor.editor}", words, journal)
 
 
 def bench_table(

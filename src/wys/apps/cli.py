@@ -57,13 +57,13 @@ COMMANDS = (
     Command("train", "train an editor", "wys.apps.train_command", "train"),
     Command(
         "bench image",
-        "measure an editor on the tabletop world, or on cases of a folder",
+        "measure an editor on the tabletop world or a folder",
         "wys.apps.bench_commands",
         "bench_image",
     ),
     Command(
         "bench curves",
-        "measure edit against preservation over guidance and threshold",
+        "measure edit against preservation",
         "wys.apps.bench_commands",
         "bench_curves",
     ),
