@@ -37,7 +37,7 @@ def bench_image(
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
-    """Measure an editor against the exact truth of the tabletop world, or on a folder of cases.
+    """Measure an editor on the exact tabletop world, or on a folder of cases.
 
     Args:
         methods: Only these; all if none is given. Doing nothing (noop) is always measured.
