@@ -10,7 +10,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.loading import builtin_directory
 from wys.diffusion.settings import PAPER, read_settings
 from wys.evaluation import metrics
-from wys.evaluation.image_bench import named_objects
+from wys.evaluation.scores import named_objects
 from wys.image_edit import edit_image, relevance_map
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import PLAIN

@@ -59,6 +59,13 @@ def test_the_bench_of_edits_writes_rows_tables_and_sheets(
     table = capsys.readouterr().out.splitlines()
     assert table[0].startswith("| method | edit | scene | mask IoU |") and len(table) == 4
     refused(cli.main([*words, "--methods", "magic"]), capsys, "no method magic")
+    only, out = ["--methods", "in2n", "--out", str(tmp_path / "out")], tmp_path / "out"
+    assert cli.main([*words, "--seed", "2", *only]) == 0
+    told = (out / "rows.json").read_text()
+    assert {row["method"] for row in json.loads(told)} == {"noop", "in2n"}
+    assert len((out / "cases.jsonl").read_text().splitlines()) == 2
+    assert "Best" in (out / "report.html").read_text()
+    assert cli.main([*words, "--seed", "2", *only]) == 0 and told == (out / "rows.json").read_text()
 
 
 def test_the_demo_ends_with_a_sheet_and_a_film(

@@ -15,6 +15,7 @@ from wys.evaluation.metrics import (
     mean,
     spearman,
     squared_error,
+    ssim,
 )
 
 seeds = st.integers(0, 2**31)
@@ -141,3 +142,22 @@ def test_spearman_is_the_correlation_of_mean_ranks() -> None:
     assert found[0].item() == pytest.approx(0.8)
     assert found[1].item() == pytest.approx(-1.0)
     assert found[2].isnan()
+
+
+def test_psnr_does_not_wrap_as_8_bit_differences_do() -> None:
+    """Differences of bytes taken modulo 256 turn the worst error into nearly the best."""
+    dark, light = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 255 / 255)
+    everywhere = torch.ones(1, 4, 4, dtype=torch.bool)
+    bytes_of = [(image * 255).to(torch.uint8) for image in (dark, light)]
+    wrapped = (bytes_of[0] - bytes_of[1]).double() / 255
+    assert -10 * math.log10(float(wrapped.square().mean())) > 48
+    assert squared_error(dark, light, everywhere).psnr() == pytest.approx(0, abs=1e-6)
+    assert squared_error(light, dark, everywhere).psnr() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_order_of_the_channels_matters() -> None:
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    everywhere = torch.ones(1, 16, 16, dtype=torch.bool)
+    swapped = squared_error(image.flip(1), image, everywhere).psnr()
+    assert swapped is not None and swapped < 15
+    assert float(ssim(image.flip(1), image)[0]) < 0.9

@@ -2,99 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from wys.apps.bench_options import (
+    CaseGroup,
+    CaseOptions,
+    ClipName,
+    ResultGroup,
+    ResultOptions,
+    Size,
+    World,
+    load_clip,
+    load_editor,
+    seeds_in_words,
+)
 from wys.apps.options import EditorOptions, Flag, optional, overridden
 from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
 ReadGroup = Annotated[tyro.conf.OmitArgPrefixes[ReadOptions], tyro.conf.arg(name="read")]
-JsonFile = Annotated[Path | None, optional("FILE")]
-Size = Annotated[int | None, optional("PIXELS")]
-World = Literal["plain", "full", "clevr"]
 
 
 def bench_image(
-    cases: int = 100,
-    seed: int = 0,
-    json: JsonFile = None,
-    split: Literal["test", "validation"] = "test",
-    world: World = "plain",
-    size: Size = None,
-    batch: int = 8,
     methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
     best_cases: int = 24,
     best_guidance: Annotated[tuple[float, float] | None, optional("S_T S_I")] = None,
+    clip: ClipName = None,
+    on: CaseGroup = CaseOptions(),  # noqa: B008
+    result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
-    """Measure an editor against the exact truth of the tabletop world.
+    """Measure an editor on the exact tabletop world, or on a folder of cases.
 
     Args:
-        cases: Number of cases; the kinds of edit take turns.
-        seed: Seed of the cases and of the edits' noise.
-        json: Write the rows to this file.
-        split: test is for figures to publish, validation for choices.
-        world: What the scenes are drawn from.
-        size: Side of the images; the editor's own if not given.
-        batch: Cases edited at once.
-        methods: Only these; all if none is given.
-        best_cases: Validation cases on which ip2p-best finds its guidance.
-        best_guidance: The guidance of ip2p-best, if it is known.
+        methods: Only these; all if none is given. Doing nothing (noop) is always measured.
+        best_cases: Validation cases of the world on which ip2p-best finds its guidance.
+        best_guidance: The guidance of ip2p-best, if it is known; needed for it with --data.
+        clip: A CLIP for similarities and directions: a directory or hub id.
     """
     from wys.apps.progress import progress
     from wys.diffusion.conditioning import Guidance
-    from wys.evaluation.image_bench import (
-        BEST_GUIDANCE,
-        METHODS,
-        Cases,
-        image_bench,
-    )
-    from wys.evaluation.image_bench import (
-        best_guidance as guidance_scores,
-    )
+    from wys.evaluation.cases import Cases
+    from wys.evaluation.image_bench import BEST_GUIDANCE, METHODS, image_bench
+    from wys.evaluation.image_bench import best_guidance as guidance_scores
 
-    chosen = [method for method in METHODS if not methods or method in methods]
     unknown = sorted(set(methods) - set(METHODS))
     if unknown:
         raise WysError(f"there is no method {unknown[0]}; there are {', '.join(METHODS)}.")
-    measured = Cases(cases, seed, split, world, size, batch)
-    loaded = _load(editor, json)
-    best = None if best_guidance is None else Guidance(*best_guidance)
-    if best is None and "ip2p-best" in chosen:
+    chosen = [method for method in METHODS if not methods or method in methods]
+    if on.data is not None and best_guidance is None:
+        # What is best on the world is not what is best on other images.
+        chosen = [method for method in chosen if method != "ip2p-best"]
+    source = on.source()
+    result.check()
+    loaded, judge = load_editor(editor), load_clip(clip, editor.device)
+    what = {**source.settings, "clip": clip, "best": [best_cases, best_guidance]}
+    journal = result.journal("image", editor, loaded, what)
+
+    def find_guidance() -> list[float]:
         found = []
-        validation = Cases(best_cases, seed, "validation", world, size, batch)
+        validation = Cases(best_cases, on.seed, "validation", on.world, on.size, on.batch)
         with progress("best guidance of ip2p") as advance:
             for entry in guidance_scores(loaded, validation):
                 found.append(entry)
                 advance(len(found), len(BEST_GUIDANCE))
         best = max(found, key=lambda entry: entry[1])[0]
-        print(f"ip2p-best: text guidance {best.text:g}, image guidance {best.image:g}")
+        return [best.text, best.image]
+
+    best = best_guidance
+    if best is None and "ip2p-best" in chosen:
+        best = journal.once("best guidance", find_guidance)
+        print(f"ip2p-best: text guidance {best[0]:g}, image guidance {best[1]:g}")
     rows: list[dict[str, Any]] = []
     with progress("measuring") as advance:
-        for step in image_bench(loaded, measured, chosen, best):
+        for step in image_bench(
+            loaded,
+            source,
+            chosen,
+            None if best is None else Guidance(*best),
+            seeds=on.all_seeds,
+            clip=judge,
+            journal=journal,
+        ):
             advance(step.done, step.count)
             rows = step.rows or rows
-    _report(rows, json, f"{editor.editor}: {cases} cases, {split} split, {world} world")
+    result.write(rows, f"Image edits by {editor.editor}", on.in_words(source.count), journal)
+
+
+def bench_curves(
+    guidance: Annotated[tuple[float, ...] | None, optional("S_T...")] = None,
+    thresholds: Annotated[tuple[float, ...] | None, optional("TAU...")] = None,
+    on: CaseGroup = CaseOptions(),  # noqa: B008
+    result: ResultGroup = ResultOptions(),  # noqa: B008
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Measure what guidance and threshold trade: edit against preservation.
+
+    Args:
+        guidance: Guidance scales of the instruction (1 1.5 2 3 5 7.5).
+        thresholds: Thresholds of the relevance map (0.1 0.3 0.5 0.7 0.9).
+    """
+    from wys.apps.progress import progress
+    from wys.evaluation.sweep import SweepSettings, sweep
+
+    settings = overridden(SweepSettings(), guidance=guidance, thresholds=thresholds)
+    source = on.source()
+    result.check()
+    loaded = load_editor(editor)
+    journal = result.journal("curves", editor, loaded, source.settings)
+    rows: list[dict[str, Any]] = []
+    with progress("measuring") as advance:
+        for step in sweep(loaded, source, settings, seeds=on.all_seeds, journal=journal):
+            advance(step.done, step.count)
+            rows = step.rows or rows
+    result.write(rows, f"Curves of {editor.editor}", on.in_words(source.count), journal)
 
 
 def bench_speed(
-    json: JsonFile = None,
     size: Size = None,
     steps: int = 20,
     repeats: int = 5,
     seed: int = 0,
+    result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
     """Time a map and an edit against diffusers and the published algorithm.
 
     Args:
-        json: Write the rows to this file.
         size: Side of the image; the editor's own if not given.
         steps: Denoising steps.
         repeats: Turns of each job; the median counts.
@@ -104,13 +143,14 @@ def bench_speed(
     from wys.evaluation.speed_bench import SpeedSettings, speed_bench
 
     settings = SpeedSettings(size, steps, repeats, seed)
-    loaded = _load(editor, json)
+    result.check()
+    loaded = load_editor(editor)
     rows: list[dict[str, Any]] = []
     with progress("timing") as advance:
         for step in speed_bench(loaded, settings):
             advance(step.done, step.count)
             rows = step.rows or rows
-    _report(rows, json, f"{editor.editor} on {loaded.device}, {steps} steps")
+    result.write(rows, f"Speed of {editor.editor}", f"on {loaded.device}, {steps} steps")
 
 
 def bench_tune(
@@ -133,13 +173,15 @@ def bench_tune(
         batch: Cases edited at once.
     """
     from wys.apps.progress import err, progress
+    from wys.apps.results import check_writable
     from wys.diffusion.settings import settings_as_json
     from wys.evaluation.image_bench import Cases
     from wys.evaluation.tune import tune
     from wys.store import write_json
 
     measured = Cases(cases, seed, "validation", world, size, batch)
-    loaded = _load(editor, out)
+    check_writable(out)
+    loaded = load_editor(editor)
     trial = None
     with progress("tuning") as advance:
         for trial in tune(loaded, measured):
@@ -165,30 +207,27 @@ def bench_tune(
 
 def bench_scene_fit(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
-    json: JsonFile = None,
     at: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S...")] = (10, 20, 40),
     rays: Annotated[int | None, optional("N")] = None,
     seed: int = 0,
+    result: ResultGroup = ResultOptions(),  # noqa: B008
     read: ReadGroup = ReadOptions(),  # noqa: B008
 ) -> None:
     """Measure how good a field is after how many seconds, on held-out views.
 
     Args:
         data: What 'wys scene fit' takes: a capture, or tabletop:INDEX.
-        json: Write the rows to this file.
         at: Seconds of fitting after which to look; the fit is planned to end at the last.
         rays: Rays of each step.
         seed: Seed of the field and of all draws.
     """
     read.check()
     from wys.apps.progress import err, progress
-    from wys.apps.results import check_writable
     from wys.apps.scene_data import read_data
     from wys.evaluation.scene_fit_bench import SceneFitBenchSettings, scene_fit_bench
     from wys.nerf.fitting import FitSettings
 
-    if json is not None:
-        check_writable(json)
+    result.check()
     with err.status("reading the photographs"):
         capture, _ = read_data(data, read)
     settings = SceneFitBenchSettings(fit=overridden(FitSettings(), rays=rays))
@@ -198,18 +237,21 @@ def bench_scene_fit(
             rows.append(row)
             advance(len(rows), len(at))
     height, width = capture.train.size
-    _report(rows, json, f"{data}: {len(capture.held_out)} held-out views, {width} x {height}")
+    views = f"{len(capture.held_out)} held-out views, {width} x {height}"
+    result.write(rows, f"Fit of {data}", views)
 
 
 def bench_scene_edit(
     quick: Flag = False,
     seed: int = 0,
-    json: JsonFile = None,
+    seeds: int = 1,
     split: Literal["test", "validation"] = "test",
     scenes: Annotated[int | None, optional("N")] = None,
     kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
     methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
+    clip: ClipName = None,
     pictures: Annotated[Path | None, optional("DIR")] = None,
+    result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
     """Measure scene edits against the exact truth, from cameras never trained on.
@@ -217,11 +259,12 @@ def bench_scene_edit(
     Args:
         quick: Two scenes and four kinds of edits, under 25 minutes on two cores.
         seed: Seed of the scenes, the fits and the edits.
-        json: Write the rows to this file.
+        seeds: Measure with so many seeds, from --seed on.
         split: test is for figures to publish, validation for choices.
         scenes: Number of scenes.
         kinds: Only these kinds of edits.
-        methods: Only these; all if none is given.
+        methods: Only these; all if none is given. Doing nothing (noop) is always measured.
+        clip: A CLIP for similarities, directions and their consistency: a directory or hub id.
         pictures: Write a sheet of each scene and kind into this folder.
     """
     from wys.apps.progress import progress
@@ -233,6 +276,8 @@ def bench_scene_edit(
         unknown = sorted(set(given) - set(known))
         if unknown:
             raise WysError(f"there is no {what} {unknown[0]}; there are {', '.join(known)}.")
+    if seeds < 1:
+        raise WysError("a bench needs at least 1 seed.")
     cases = replace(QUICK if quick else SceneCases(), seed=seed, split=split)
     cases = overridden(
         cases,
@@ -240,10 +285,15 @@ def bench_scene_edit(
         kinds=tuple(kind for kind in POSED_KINDS if kind in kinds) or None,
     )
     chosen = tuple(method for method in METHODS if not methods or method in methods)
-    loaded = _load(editor, json)
+    all_seeds = tuple(range(seed, seed + seeds))
+    result.check()
+    loaded, judge = load_editor(editor), load_clip(clip, editor.device)
+    journal = result.journal("scene-edit", editor, loaded, {**asdict(cases), "clip": clip})
     rows: list[dict[str, Any]] = []
     with progress("measuring") as advance:
-        for step in scene_bench(loaded, cases, chosen):
+        for step in scene_bench(
+            loaded, cases, chosen, seeds=all_seeds, clip=judge, journal=journal
+        ):
             advance(step.done, step.count)
             rows = step.rows or rows
             if step.pictures and pictures is not None:
@@ -252,7 +302,9 @@ def bench_scene_edit(
                     for i in range(min(4, len(step.pictures["truth"])))
                 ]
                 write_sheet(pictures / f"{step.what}.png", sheet)
-    _report(rows, json, f"{cases.scenes} scenes, {cases.views} views of {cases.size} pixels")
+    words = f"{cases.scenes} scenes, {cases.views} views of {cases.size} pixels"
+    words += seeds_in_words(all_seeds)
+    result.write(rows, f"Scene edits by {editor.editor}", words, journal)
 
 
 def bench_table(
@@ -272,104 +324,3 @@ def bench_table(
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WysError(f"{file} holds no rows of a bench.")
     print(markdown_table([row for row in rows if not kinds or row.get("kind") in kinds]))
-
-
-def _load(options: EditorOptions, target: Path | None) -> Any:
-    """Loads the editor, once it is clear that the results can be written."""
-    from wys.apps.progress import err
-    from wys.apps.results import check_writable
-
-    if target is not None:
-        check_writable(target)
-    with err.status("loading the editor"):
-        return options.load()
-
-
-def _report(rows: Sequence[dict[str, Any]], json: Path | None, title: str) -> None:
-    """Prints the table and writes the file."""
-    from rich.console import Console
-
-    from wys.evaluation.report import rich_table
-    from wys.store import write_json
-
-    Console().print(rich_table(rows, title))
-    if json is not None:
-        write_json(json, list(rows))
-        print(f"Rows in {json}")
-
-
-def bench_relevance(
-    cases: int = 54,
-    seed: int = 0,
-    split: Literal["test", "validation"] = "test",
-    json: JsonFile = None,
-    choose_cases: int = 54,
-    auto_cases: int = 9,
-    studies: Annotated[tuple[str, ...], optional("STUDY...")] = (),
-    settings: Annotated[Path | None, optional("FILE")] = None,
-    world: World = "plain",
-    size: Size = None,
-    batch: int = 9,
-    editor: EditorGroup = EditorOptions(),  # noqa: B008
-) -> None:
-    """Compare maps, thresholds, verdicts, soft guidance and automatic choices.
-
-    Args:
-        cases: Number of cases to measure; the kinds of edit take turns.
-        seed: Seed of the cases and of the edits' noise.
-        split: test is for figures to publish, validation for choices.
-        json: Write the rows to this file.
-        choose_cases: Other cases, of the validation split, on which things are chosen.
-        auto_cases: Cases of either for 'auto', which makes many edits of each.
-        studies: Only these (map, verdict, guidance, auto); all if none is given.
-        settings: Write a wys.json with the weights of the score that were found.
-        world: What the scenes are drawn from.
-        size: Side of the images; the editor's own if not given.
-        batch: Cases edited at once.
-    """
-    from wys.apps.progress import progress
-    from wys.diffusion.settings import settings_as_json
-    from wys.evaluation.image_bench import Cases
-    from wys.evaluation.relevance_study import STUDIES, relevance_study
-    from wys.store import write_json
-
-    unknown = sorted(set(studies) - set(STUDIES))
-    if unknown:
-        raise WysError(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}.")
-    if settings is not None and studies and "auto" not in studies:
-        raise WysError("--settings takes the weights that the study 'auto' finds; ask for it.")
-    # No case is measured on which something was chosen.
-    choose = Cases(choose_cases, seed + 1000, "validation", world, size, batch)
-    measure = Cases(cases, seed, split, world, size, batch)
-    wanted = [study for study in STUDIES if not studies or study in studies]
-    loaded = _load(editor, json or settings)
-    step = None
-    with progress("studying") as advance:
-        for step in relevance_study(loaded, choose, measure, wanted, auto_cases):
-            advance(step.done, step.count)
-    assert step is not None
-    _print_studies(step.rows)
-    if json is not None:
-        write_json(json, step.rows)
-        print(f"Rows in {json}")
-    if settings is not None:
-        write_json(settings, settings_as_json(step.settings))
-        print(f"Settings in {settings}")
-
-
-def _print_studies(rows: Sequence[dict[str, Any]]) -> None:
-    """One table a study; its columns are the keys of its rows."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    for study in dict.fromkeys(row["study"] for row in rows):
-        own = [row for row in rows if row["study"] == study]
-        keys = [key for key in own[0] if key != "study"]
-        table = Table(title=study)
-        for key in keys:
-            table.add_column(key.replace("_", " "))
-        for row in own:
-            cells = (row.get(key) for key in keys)
-            table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
-        console.print(table)

@@ -59,9 +59,15 @@ COMMANDS = (
     Command("train", "train an editor", "wys.apps.train_command", "train"),
     Command(
         "bench image",
-        "measure an editor on the tabletop world",
+        "measure an editor on the tabletop world or a folder",
         "wys.apps.bench_commands",
         "bench_image",
+    ),
+    Command(
+        "bench curves",
+        "measure edit against preservation",
+        "wys.apps.bench_commands",
+        "bench_curves",
     ),
     Command(
         "bench speed",
@@ -78,7 +84,7 @@ COMMANDS = (
     Command(
         "bench relevance",
         "compare ways of making and using maps",
-        "wys.apps.bench_commands",
+        "wys.apps.study_command",
         "bench_relevance",
     ),
     Command(

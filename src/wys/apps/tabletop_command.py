@@ -37,7 +37,7 @@ def tabletop(
         raise WysError("--count is at least 1, --first at least 0, --size from 16 to 4096.")
     from wys.apps.progress import err
     from wys.apps.results import result_folder
-    from wys.evaluation.image_bench import RANGES
+    from wys.evaluation.cases import RANGES
     from wys.image import draw_outline, labelled_sheet, write_image
     from wys.store import write_json
     from wys.tabletop.edits import KINDS

@@ -12,7 +12,7 @@ from wys.auto_edit import AutoEdit, AutoSettings, auto_edit
 from wys.diffusion.editor import Editor
 from wys.edit_score import SIGNS, ScoreSettings, edit_score, fit_score
 from wys.evaluation import metrics
-from wys.evaluation.image_bench import Cases
+from wys.evaluation.cases import Cases
 from wys.image_edit import relevance_map
 from wys.tabletop.pairs import Pairs
 

@@ -109,6 +109,11 @@ class SquaredError:
             return None
         return min(PSNR_CAP, -10 * math.log10(total / count)) if total > 0 else PSNR_CAP
 
+    def weighted_psnr(self, weight: Float[Tensor, "draws b"]) -> Float[Tensor, " draws"]:
+        """`psnr` where each case counts as often as a draw says; NaN where no pixel is left."""
+        mean_error = (weight @ self.total.double()) / (weight @ self.count.double())
+        return (-10 * mean_error.log10()).clamp(max=PSNR_CAP)
+
 
 def squared_error(
     image: Float[Tensor, "b 3 h w"],

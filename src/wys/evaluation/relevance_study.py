@@ -27,9 +27,10 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.settings import EditorSettings
 from wys.edit_score import ScoreSettings
 from wys.evaluation import metrics
+from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
-from wys.evaluation.image_bench import Cases, join, named_objects, score
 from wys.evaluation.looks import enlarged, plain_edit
+from wys.evaluation.scores import join, named_objects, score
 from wys.evaluation.tune import (
     FIRST_STEPS,
     Batch,

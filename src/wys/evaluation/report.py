@@ -10,6 +10,14 @@ from rich.table import Table
 Row = Mapping[str, Any]
 """One measurement: names such as "method" and "kind", numbers, None where undefined."""
 
+CLIP_COLUMNS = {
+    "clip_image": "CLIP to input",
+    "clip_truth": "CLIP to truth",
+    "clip_direction": "CLIP direction",
+    "clip_consistency": "CLIP consistency",
+}
+"""Shown only where a CLIP measured."""
+SWEPT = ("method", "cases", "iou", "psnr_inside", "psnr_outside", "seconds", "ssim")
 IMAGE_COLUMNS = {
     "method": "method",
     "kind": "edit",
@@ -22,6 +30,14 @@ IMAGE_COLUMNS = {
     "psnr_outside": "PSNR outside (dB)",
     "max_outside": "largest change outside",
     "seconds": "s / edit",
+    "ssim": "SSIM",
+    "ece": "calibration error",
+    **CLIP_COLUMNS,
+}
+SWEEP_COLUMNS = {
+    "sweep": "varied",
+    "value": "to",
+    **{k: v for k, v in IMAGE_COLUMNS.items() if k in SWEPT},
 }
 SPEED_COLUMNS = {
     "name": "task",
@@ -39,6 +55,7 @@ SCENE_COLUMNS = {
     "psnr_outside": "PSNR outside (dB)",
     "ssim": "SSIM",
     "consistency": "consistency (dB)",
+    **CLIP_COLUMNS,
     "seconds": "s / edit",
     "peak_mb": "peak MB",
 }
@@ -54,8 +71,14 @@ _DIGITS = {
     "psnr_outside": 1,
     "consistency": 1,
     "ssim": 3,
+    "clip_image": 3,
+    "clip_truth": 3,
+    "clip_direction": 3,
+    "clip_consistency": 3,
     "peak_mb": 0,
 }
+WORDS = ("method", "kind", "name", "sweep")
+"""Columns that hold no numbers."""
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
@@ -66,7 +89,13 @@ def columns_of(rows: Sequence[Row]) -> dict[str, str]:
         known = FIT_COLUMNS
     elif "method" in keys:
         known = SCENE_COLUMNS if "scene" in keys else IMAGE_COLUMNS
-    return {key: title for key, title in known.items() if any(key in row for row in rows)}
+        known = SWEEP_COLUMNS if "sweep" in keys else known
+    measured = {key for row in rows for key in row if row[key] is not None}
+    return {
+        key: title
+        for key, title in known.items()
+        if key in (measured if key in CLIP_COLUMNS else keys)
+    }
 
 
 def cell(key: str, value: Any) -> str:
@@ -76,20 +105,35 @@ def cell(key: str, value: Any) -> str:
     return f"{value:.{_DIGITS.get(key, 2)}f}" if isinstance(value, float) else str(value)
 
 
+def interval_cell(key: str, row: Row) -> str:
+    """The ends of a value's 95 % interval as text; empty where it has none."""
+    low, high = row.get(f"{key}_low"), row.get(f"{key}_high")
+    return "" if low is None or high is None else f"[{cell(key, low)}, {cell(key, high)}]"
+
+
 def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
     """The rows as a table for a terminal."""
     table = Table(title=title)
     for key, heading in columns_of(rows).items():
-        table.add_column(heading, justify="left" if key in ("method", "kind", "name") else "right")
+        table.add_column(heading, justify="left" if key in WORDS else "right")
     for row in rows:
         table.add_row(*(cell(key, row.get(key)) for key in columns_of(rows)))
     return table
 
 
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as a Markdown table; numbers are aligned to the right."""
+def markdown_table(rows: Sequence[Row], intervals: bool = False) -> str:
+    """The rows as a Markdown table; numbers are aligned to the right.
+
+    Args:
+        intervals: write the 95 % interval behind each value that has one.
+    """
     columns = columns_of(rows)
-    rule = ["---" if key in ("method", "kind", "name") else "---:" for key in columns]
+    rule = ["---" if key in WORDS else "---:" for key in columns]
     lines = [list(columns.values()), rule]
-    lines += [[cell(key, row.get(key)) for key in columns] for row in rows]
+    for row in rows:
+        cells = [cell(key, row.get(key)) for key in columns]
+        if intervals:
+            ends = [interval_cell(key, row) for key in columns]
+            cells = [f"{own} {end}".strip() for own, end in zip(cells, ends, strict=True)]
+        lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -12,25 +12,32 @@ Two rows more are of masks alone: `field` is the relevance field that `wys` lear
 held-out views; `single-view` are the maps of the held-out photographs themselves, each alone.
 
 All start from the same fitted field and get the same number of view edits and of field steps.
-"Inside" and "outside" are the pixels that the true edit changes, and the others.
+"Inside" and "outside" are the pixels that the true edit changes, and the others. `noop` is in every
+table.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.camera import Camera
+from wys.diffusion.clip import Clip
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation import metrics
+from wys.evaluation.captions import captions
+from wys.evaluation.clip_metrics import clip_measures, direction_consistency
+from wys.evaluation.curves import leakage
+from wys.evaluation.journal import Journal
+from wys.evaluation.scene_scores import SceneScore, case_name, rows_of, scene_score, warp_error
 from wys.evaluation.speed_bench import PeakMemory
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit
@@ -49,6 +56,8 @@ from wys.views import Capture
 
 Method = Literal["noop", "per-frame", "in2n", "published", "wys", "true-views"]
 METHODS: tuple[Method, ...] = get_args(Method)
+MASKS = ("field", "single-view")
+"""The rows of masks alone."""
 STRAY = 0.002
 """A view without the target has a stray mask where more than this share of it is in the mask."""
 KINDS: tuple[Kind, ...] = ("recolour", "material", "shape", "remove")
@@ -89,91 +98,6 @@ QUICK = SceneCases(scenes=2, views=16, held_out=5, iterations=1200, passes=1.25)
 
 
 @dataclass(frozen=True)
-class SceneScore:
-    """What one method did to one scene, on its held-out views."""
-
-    method: str
-    kind: Kind
-    scene: int
-    iou: Float[Tensor, " n"]
-    """Of the method's mask in each view; NaN where it has none."""
-    stray: Float[Tensor, " n"]
-    """1 where a view without the target has a mask, 0 where not; NaN for other views."""
-    inside: metrics.SquaredError
-    outside: metrics.SquaredError
-    ssim: Float[Tensor, " n"]
-    consistency: metrics.SquaredError
-    """Between neighbouring views, one warped onto the other by the exact depth of the edit."""
-    seconds: float
-    peak_mb: float
-
-
-def rows_of(scores: Sequence[SceneScore]) -> list[dict[str, Any]]:
-    """Rows for each method: every case, each kind over the scenes, and all. PSNR is pooled."""
-    rows = []
-    for method in dict.fromkeys(score.method for score in scores):
-        own = [score for score in scores if score.method == method]
-        rows.append(_row(own, method, "all", "all"))
-        for kind in dict.fromkeys(score.kind for score in own):
-            same = [score for score in own if score.kind == kind]
-            rows.append(_row(same, method, kind, "all"))
-            rows += [_row([score], method, kind, score.scene) for score in same]
-    return rows
-
-
-def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str) -> dict[str, Any]:
-    def pooled(errors: Sequence[metrics.SquaredError]) -> float | None:
-        return metrics.SquaredError(
-            torch.cat([e.total for e in errors]), torch.cat([e.count for e in errors])
-        ).psnr()
-
-    return {
-        "method": method,
-        "kind": kind,
-        "scene": scene,
-        "iou": metrics.mean(torch.cat([s.iou for s in scores])),
-        "psnr_inside": pooled([s.inside for s in scores]),
-        "psnr_outside": pooled([s.outside for s in scores]),
-        "ssim": metrics.mean(torch.cat([s.ssim for s in scores])),
-        "consistency": pooled([s.consistency for s in scores]),
-        "seconds": sum(s.seconds for s in scores) / len(scores),
-        "peak_mb": max(s.peak_mb for s in scores),
-        "stray": metrics.mean(torch.cat([s.stray for s in scores])),
-    }
-
-
-def warp_error(
-    images: Float[Tensor, "n 3 h w"], depth: Float[Tensor, "n h w"], cameras: Camera
-) -> metrics.SquaredError:
-    """How far neighbouring views disagree about the surfaces that both see.
-
-    Each view is compared with the next, sampled where the next one's camera sees the same point.
-    A point counts where the depths agree to 2 %.
-
-    Args:
-        depth: exact depth along the camera's z axis; infinite on the background.
-        cameras: the n cameras, in the frame of the depth.
-    """
-    n, _, height, width = images.shape
-    totals, counts = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-    for i in range(n - 1):
-        here, there = cameras[i], cameras[i + 1]
-        flat = depth[i].reshape(-1)
-        points = here.unproject(here.pixel_centres().reshape(-1, 2), flat.clamp(max=1e6))
-        pixels, far = there.project(points)
-        place = pixels / pixels.new_tensor([width, height]) * 2 - 1
-        grid = place[None, None]
-        seen = F.grid_sample(images[i + 1][None], grid, align_corners=False)[0, :, 0]
-        known = depth[i + 1].clamp(max=1e6)[None, None]
-        theirs = F.grid_sample(known, grid, mode="nearest", align_corners=False)[0, 0, 0]
-        both = (flat < torch.inf) & (far > 0) & (place.abs() <= 1).all(-1)
-        both &= (theirs - far).abs() < 0.02 * far
-        error = (seen - images[i].reshape(3, -1)).double().square().sum(0)
-        totals[i], counts[i] = error[both].sum(), 3 * both.sum()
-    return metrics.SquaredError(totals, counts)
-
-
-@dataclass(frozen=True)
 class SceneCase:
     """A fitted scene and one edit of it."""
 
@@ -201,7 +125,9 @@ class SceneCase:
         """A preset with the bench's own amount of work."""
         return replace(PRESETS[method], passes=self.cases.passes, every=self.cases.every)
 
-    def run(self, method: Method) -> tuple[list[SceneScore], Float[Tensor, "n 3 h w"]]:
+    def run(
+        self, method: Method, clip: Clip | None = None
+    ) -> tuple[list[SceneScore], Float[Tensor, "n 3 h w"]]:
         """Edits, renders the held-out views and scores them; `wys` brings the rows of its masks."""
         with PeakMemory(torch.device("cpu")) as memory:
             started = time.perf_counter()
@@ -209,7 +135,7 @@ class SceneCase:
             seconds = time.perf_counter() - started
         settings = self.settings(method) if state is not None else IN2N
         masks = None if state is None else self.masks(look, state, settings)
-        score, images = self.score(method, look, masks, seconds, memory.megabytes)
+        score, images = self.score(method, look, masks, seconds, memory.megabytes, clip)
         if method != "wys" or state is None:
             return [score], images
         return [score, *self.mask_scores(look, state, settings)], images
@@ -271,24 +197,18 @@ class SceneCase:
             self.editor, views, self.posed.case.instruction, seed=self.cases.seed
         )
         alone = torch.cat([each.mask().at(views.size)[:, 0] for _, each in found])
-        nothing = metrics.SquaredError(*torch.zeros(2, len(views), dtype=torch.float64))
-        undefined = torch.full((len(views),), torch.nan, dtype=torch.float64)
+        named = (("field", self.field_masks(look, settings)), ("single-view", alone))
         return [
-            SceneScore(
-                name,
-                self.kind,
-                self.index,
-                metrics.iou(masks, self.truth.mask),
-                self.stray(masks),
-                nothing,
-                nothing,
-                undefined,
-                nothing,
-                0.0,
-                0.0,
-            )
-            for name, masks in (("field", self.field_masks(look, settings)), ("single-view", alone))
+            scene_score(name, self.kind, self.index, self.cases.seed, self.mask_measures(masks))
+            for name, masks in named
         ]
+
+    def mask_measures(self, masks: Bool[Tensor, "n h w"] | None) -> dict[str, Float[Tensor, " n"]]:
+        """What is measured of masks alone."""
+        if masks is None:
+            undefined = torch.full((len(self.truth.mask),), torch.nan, dtype=torch.float64)
+            return {"iou": undefined, "stray": undefined}
+        return {"iou": metrics.iou(masks, self.truth.mask), "stray": self.stray(masks)}
 
     def stray(self, masks: Bool[Tensor, "n h w"]) -> Float[Tensor, " n"]:
         """1 where a view that does not show the target has a mask all the same."""
@@ -314,27 +234,37 @@ class SceneCase:
         masks: Bool[Tensor, "n h w"] | None,
         seconds: float,
         peak_mb: float,
+        clip: Clip | None = None,
     ) -> tuple[SceneScore, Float[Tensor, "n 3 h w"]]:
         """Scores the renders of the held-out views."""
-        truth, cameras = self.truth, self.capture.held_out.cameras
-        images = torch.stack([look(cameras[i]).rgb.clamp(0, 1) for i in range(len(truth.mask))])
+        truth, images = self.truth, self.renders(look)
         after = self.posed.case.after[[0] * len(images)]
         depth = raytrace(after, self.cameras, samples=1).depth
-        undefined = torch.full((len(images),), torch.nan, dtype=torch.float64)
-        score = SceneScore(
-            method=method,
-            kind=self.kind,
-            scene=self.index,
-            iou=undefined if masks is None else metrics.iou(masks, truth.mask),
-            stray=undefined if masks is None else self.stray(masks),
-            inside=metrics.squared_error(images, truth.after, truth.mask),
-            outside=metrics.squared_error(images, truth.after, ~truth.mask),
-            ssim=metrics.ssim(images, truth.after),
-            consistency=warp_error(images, depth, self.cameras),
-            seconds=seconds,
-            peak_mb=peak_mb,
+        views = {**self.mask_measures(masks), "ssim": metrics.ssim(images, truth.after)}
+        if clip is not None:
+            # Against renders of the scene, not photographs: an edit is not to blame for the fit.
+            before = self.renders(Look(((self.fitted, None),)))
+            said = captions(self.posed.case.before) + captions(self.posed.case.after)
+            told = [(said[0], said[1])] * len(images)
+            measured = clip_measures(clip, images, before, truth.after, told)
+            views["clip_image"] = measured["clip_image"]
+            views["clip_direction"] = measured["clip_direction"]
+            views["clip_consistency"] = direction_consistency(clip, images, before)
+        errors = {
+            "inside": metrics.squared_error(images, truth.after, truth.mask),
+            "outside": metrics.squared_error(images, truth.after, ~truth.mask),
+            "consistency": warp_error(images, depth, self.cameras),
+        }
+        leaked = leakage(images, truth.after, truth.mask)
+        score = scene_score(
+            method, self.kind, self.index, self.cases.seed, views, errors, leaked, seconds, peak_mb
         )
         return score, images
+
+    def renders(self, look: Look) -> Float[Tensor, "n 3 h w"]:
+        """What the held-out cameras see."""
+        cameras = self.capture.held_out.cameras
+        return torch.stack([look(cameras[i]).rgb.clamp(0, 1) for i in range(len(self.truth.mask))])
 
 
 @dataclass(frozen=True)
@@ -356,37 +286,74 @@ def scene_bench(
     methods: Sequence[Method] = METHODS,
     fitting: FitSettings | None = None,
     relevance_fitting: RelevanceFitSettings | None = None,
+    *,
+    seeds: Sequence[int] | None = None,
+    clip: Clip | None = None,
+    journal: Journal | None = None,
 ) -> Iterator[SceneBenchStep]:
-    """Fits every scene once and measures the methods on every kind of edit."""
+    """Fits every scene once and measures the methods on every kind of edit.
+
+    Args:
+        methods: `noop` is always among them.
+        seeds: of the scenes, the fits and the edits; the cases' own if not given.
+        clip: measures similarities, directions and their consistency with it.
+        journal: what is in it is not measured again.
+    """
     learning = relevance_fitting or RelevanceFitSettings()
     fitting = replace(fitting or FitSettings(), iterations=cases.iterations)
-    scores: list[SceneScore] = []
-    count = cases.scenes * (1 + len(cases.kinds) * len(methods))
+    journal = journal or Journal()
+    chosen = [method for method in METHODS if method in ("noop", *methods)]
+    seeds = (cases.seed,) if seeds is None else seeds
+    count = len(seeds) * cases.scenes * (1 + len(cases.kinds) * len(chosen))
     done = 0
-    for index in range(cases.scenes):
+    for seed, index in itertools.product(seeds, range(cases.scenes)):
         fitted: Scene | None = None
         for kind in cases.kinds:
-            case = posed_edit(cases.seed, index, kind, cases.split)
+            name = case_name(index, kind)
+            if all(_is_known(journal, seed, name, method) for method in chosen):
+                continue
+            case = posed_edit(seed, index, kind, cases.split)
             posed = posed_views(case, views=cases.views, held_out=cases.held_out, size=cases.size)
             capture = posed.capture()
             if fitted is None:
                 fitted = Scene.create(
                     FieldSettings(),
-                    cases.seed,
+                    seed,
                     unbounded=capture.unbounded,
                     background=capture.background,
                 )
-                for _ in fit(fitted, capture.train, fitting, seed=cases.seed):
+                for _ in fit(fitted, capture.train, fitting, seed=seed):
                     pass
                 done += 1
                 yield SceneBenchStep(done, count, f"scene {index}: fitted")
-            whole = SceneCase(editor, index, kind, posed, capture, fitted, cases, fitting, learning)
-            shown = {"before": whole.truth.before, "truth": whole.truth.after}
-            for method in methods:
-                found, images = whole.run(method)
-                scores += found
-                shown[method] = images
+            own = replace(cases, seed=seed)
+            whole = SceneCase(editor, index, kind, posed, capture, fitted, own, fitting, learning)
+            shown: dict[str, Tensor] = {"before": whole.truth.before, "truth": whole.truth.after}
+            if seed == seeds[0]:
+                journal.keep_picture(name, "input", whole.truth.before[0])
+                journal.keep_picture(name, "truth", whole.truth.after[0])
+            for method in chosen:
+                if not _is_known(journal, seed, name, method):
+                    found, images = whole.run(method, clip)
+                    if seed == seeds[0]:
+                        journal.keep_picture(name, method, images[0])
+                    told = {"instruction": case.instruction}
+                    journal.add([{**score.record, **told} for score in found])
+                    shown[method] = images
                 done += 1
                 yield SceneBenchStep(done, count, f"scene {index}, {kind}: {method}")
             yield SceneBenchStep(done, count, f"{index}-{kind}", pictures=shown)
-    yield SceneBenchStep(done, count, "done", rows=rows_of(scores))
+    order = [name for method in chosen for name in _lines_of(method)]
+    known = [record for record in journal.records if record["method"] in order]
+    known.sort(key=lambda record: order.index(record["method"]))
+    rows = rows_of([SceneScore.from_record(record) for record in known])
+    yield SceneBenchStep(count, count, "done", rows=rows)
+
+
+def _lines_of(method: Method) -> tuple[str, ...]:
+    """The names under which a method's lines stand."""
+    return (method, *MASKS) if method == "wys" else (method,)
+
+
+def _is_known(journal: Journal, seed: int, case: str, method: Method) -> bool:
+    return all(journal.has(seed, [case], line) for line in _lines_of(method))

@@ -22,7 +22,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation import metrics
-from wys.evaluation.image_bench import RANGES, Cases
+from wys.evaluation.cases import RANGES, Cases
 from wys.evaluation.looks import (
     Look,
     PlainEdit,

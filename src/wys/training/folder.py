@@ -9,7 +9,6 @@ without it the mask is where the two images differ visibly. Images may have any 
 the same; they are scaled so that the shorter side fits and cropped at the centre.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,24 +18,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wys.datasets.edit_cases import METADATA, EditCase, read_metadata_lines
 from wys.errors import WysError
-from wys.image import read_image, read_mask, resize
+from wys.image import resize
 from wys.tabletop.pairs import changed
 from wys.tabletop.world import Split
 
-METADATA = "metadata.jsonl"
 VALIDATION_EVERY = 20
 """Of this many different before images the first is held out for validation."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the metadata."""
-
-    before: Path
-    after: Path
-    instruction: str
-    mask: Path | None
 
 
 @dataclass(frozen=True)
@@ -73,48 +62,23 @@ class Folder:
         return False
 
     @cached_property
-    def entries(self) -> dict[str, list[Entry]]:
+    def entries(self) -> dict[str, list[EditCase]]:
         """The entries of "train" and "validation".
 
         Raises:
             WysError: the metadata is missing, or a line is not as the module tells.
         """
-        metadata = self.path / METADATA
-        if not metadata.is_file():
-            raise WysError(
-                f"{self.path} has no {METADATA}: one line of JSON for each triplet, with "
-                '"before", "after" and "instruction".'
-            )
-        lines = metadata.read_text(encoding="utf-8").splitlines()
-        entries = [
-            self._entry(line, f"{metadata}, line {number}")
-            for number, line in enumerate(lines, start=1)
-            if line.strip()
-        ]
+        entries = read_metadata_lines(self.path, needed=("after",))
         order = {path: i for i, path in enumerate(dict.fromkeys(e.before for e in entries))}
         if len(order) < 2:
-            raise WysError(f"{metadata} needs triplets with at least 2 different before images.")
+            raise WysError(
+                f"{self.path / METADATA} needs triplets with at least 2 different before images."
+            )
         held_out = [order[entry.before] % VALIDATION_EVERY == 0 for entry in entries]
         return {
             "validation": [e for e, held in zip(entries, held_out, strict=True) if held],
             "train": [e for e, held in zip(entries, held_out, strict=True) if not held],
         }
-
-    def _entry(self, line: str, place: str) -> Entry:
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise WysError(f"{place} is not valid JSON: {error}.") from error
-        if not isinstance(values, dict):
-            raise WysError(f"{place} is not a JSON object.")
-        for key in ("before", "after", "instruction"):
-            if not isinstance(values.get(key), str) or not values[key].strip():
-                raise WysError(f'{place} has no "{key}".')
-        paths = {k: self.path / values[k] for k in ("before", "after", "mask") if values.get(k)}
-        for path in paths.values():
-            if not path.is_file():
-                raise WysError(f"{place} names {path}, which does not exist.")
-        return Entry(paths["before"], paths["after"], values["instruction"], paths.get("mask"))
 
     def count(self, split: Split, size: int) -> int:
         return len(self.entries.get(split, []))
@@ -124,19 +88,18 @@ class Folder:
         entries = self.entries[split][first : first + count]
         before, after, masks = [], [], []
         for entry in entries:
-            images = [read_image(path) for path in (entry.before, entry.after)]
-            if images[0].shape != images[1].shape:
+            image, truth = entry.read_before(), entry.read_after()
+            assert truth is not None
+            if image.shape != truth.shape:
                 raise WysError(f"{entry.before} and {entry.after} differ in size.")
-            a, b = (square(image, size) for image in images)
+            a, b = square(image, size), square(truth, size)
             before.append(a)
             after.append(b)
-            if entry.mask is None:
+            mask = entry.read_mask((image.shape[-2], image.shape[-1]))
+            if mask is None:
                 masks.append(changed(a[None], b[None])[0])
-                continue
-            mask = read_mask(entry.mask)
-            if mask.shape[-2:] != images[0].shape[-2:]:
-                raise WysError(f"{entry.mask} and {entry.before} differ in size.")
-            masks.append(square(mask.float(), size)[0] >= 0.5)
+            else:
+                masks.append(square(mask.float(), size)[0] >= 0.5)
         n = len(entries)
         nothing = torch.empty((n, 0), dtype=torch.int64)
         return FolderBatch(

@@ -1,0 +1,154 @@
+"""Groups of options of the benches: on which cases, by which CLIP, and where results go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from wys.apps.options import EditorOptions, optional
+from wys.errors import WysError
+
+if TYPE_CHECKING:
+    from wys.diffusion.clip import Clip
+    from wys.diffusion.editor import Editor
+    from wys.evaluation.cases import Source
+    from wys.evaluation.journal import Journal
+
+World = Literal["plain", "full", "clevr"]
+Size = Annotated[int | None, optional("PIXELS")]
+ClipName = Annotated[str | None, optional("NAME")]
+
+
+@dataclass(frozen=True)
+class CaseOptions:
+    """On what it is measured."""
+
+    cases: Annotated[int | None, optional("N")] = None
+    """Number of cases (100; of --data: all); the kinds of edit take turns."""
+    seed: int = 0
+    """Seed of the cases and of the edits' noise."""
+    seeds: int = 1
+    """Measure with so many seeds, from --seed on."""
+    split: Literal["test", "validation"] = "test"
+    """test is for figures to publish, validation for choices."""
+    world: World = "plain"
+    """What the scenes are drawn from."""
+    data: Annotated[Path | None, optional("DIR")] = None
+    """A folder of cases in place of the world: one's own, MagicBrush's or PIE-Bench's."""
+    size: Size = None
+    """Side of the images (of --data: the longer one); the editor's own if not given."""
+    batch: int = 8
+    """Cases edited at once (of --data: always 1)."""
+
+    def source(self) -> Source:
+        """The cases; raises WysError where there are none."""
+        from wys.evaluation.cases import Cases
+        from wys.evaluation.own_cases import OwnCases
+
+        if self.seeds < 1:
+            raise WysError("a bench needs at least 1 seed.")
+        if self.data is None:
+            count = 100 if self.cases is None else self.cases
+            return Cases(count, self.seed, self.split, self.world, self.size, self.batch)
+        own = OwnCases(self.data, self.cases, self.seed, self.size)
+        # The folder is read now, so that what is wrong with it shows before an editor is loaded.
+        assert own.count
+        return own
+
+    @property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds to measure with."""
+        return tuple(range(self.seed, self.seed + self.seeds))
+
+    def in_words(self, count: int) -> str:
+        """What is measured on."""
+        place = f"{self.split} split, {self.world} world" if self.data is None else str(self.data)
+        return f"{count} cases, {place}{seeds_in_words(self.all_seeds)}"
+
+
+@dataclass(frozen=True)
+class ResultOptions:
+    """Where results go."""
+
+    json: Annotated[Path | None, optional("FILE")] = None
+    """Write the rows to this file."""
+    out: Annotated[Path | None, optional("DIR")] = None
+    """Write cases.jsonl, rows.json, tables.md and report.html there; the same command goes on
+    with a run that was stopped."""
+
+    def check(self) -> None:
+        """Raises WysError where results could not be written."""
+        from wys.apps.results import check_writable
+
+        if self.json is not None:
+            check_writable(self.json)
+        if self.out is not None:
+            check_writable(self.out / "rows.json")
+
+    def journal(
+        self, bench: str, options: EditorOptions, editor: Editor, what: Mapping[str, Any]
+    ) -> Journal:
+        """The run's lines: those of --out, or none."""
+        from wys.diffusion.settings import settings_as_json
+        from wys.evaluation.journal import Journal
+
+        own = settings_as_json(editor.settings)
+        return Journal(
+            self.out, {"bench": bench, "editor": options.editor, "settings": own, **what}
+        )
+
+    def write(
+        self,
+        rows: Sequence[dict[str, Any]],
+        title: str,
+        facts: str,
+        journal: Journal | None = None,
+    ) -> None:
+        """Prints the table and writes the files; `facts` says what was measured."""
+        from rich.console import Console
+
+        from wys.evaluation.html_report import write_results
+        from wys.evaluation.report import rich_table
+        from wys.store import write_json
+
+        Console().print(rich_table(rows, f"{title}: {facts}"))
+        if self.json is not None:
+            write_json(self.json, list(rows))
+            print(f"Rows in {self.json}")
+        if self.out is not None:
+            write_results(self.out, title, [f"{facts}."], rows, journal)
+            print(f"Report in {self.out / 'report.html'}")
+
+
+def load_editor(options: EditorOptions) -> Editor:
+    """Loads the editor, telling that it does."""
+    from wys.apps.progress import err
+
+    with err.status("loading the editor"):
+        return options.load()
+
+
+def load_clip(name: str | None, device: str) -> Clip | None:
+    """The CLIP of a name, if there is one; raises WysError where it cannot be loaded."""
+    if name is None:
+        return None
+    from wys.apps.progress import err
+    from wys.diffusion.clip import Clip
+    from wys.diffusion.loading import hide_library_bars
+
+    hide_library_bars()
+    with err.status("loading CLIP"):
+        return Clip.load(name, device)
+
+
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """ ", seeds 0 to 2"; nothing for a single one."""
+    return "" if len(seeds) < 2 else f", seeds {seeds[0]} to {seeds[-1]}"
+
+
+CaseGroup = tyro.conf.OmitArgPrefixes[CaseOptions]
+ResultGroup = tyro.conf.OmitArgPrefixes[ResultOptions]

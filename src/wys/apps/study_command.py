@@ -1,0 +1,96 @@
+"""`wys bench relevance`: what makes a good map, mask, verdict and choice, and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from wys.apps.bench_options import Size, World, load_editor
+from wys.apps.options import EditorOptions, optional
+from wys.errors import WysError
+
+EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
+
+
+def bench_relevance(
+    cases: int = 54,
+    seed: int = 0,
+    split: Literal["test", "validation"] = "test",
+    json: Annotated[Path | None, optional("FILE")] = None,
+    choose_cases: int = 54,
+    auto_cases: int = 9,
+    studies: Annotated[tuple[str, ...], optional("STUDY...")] = (),
+    settings: Annotated[Path | None, optional("FILE")] = None,
+    world: World = "plain",
+    size: Size = None,
+    batch: int = 9,
+    editor: EditorGroup = EditorOptions(),  # noqa: B008
+) -> None:
+    """Compare maps, thresholds, verdicts, soft guidance and automatic choices.
+
+    Args:
+        cases: Number of cases to measure; the kinds of edit take turns.
+        seed: Seed of the cases and of the edits' noise.
+        split: test is for figures to publish, validation for choices.
+        json: Write the rows to this file.
+        choose_cases: Other cases, of the validation split, on which things are chosen.
+        auto_cases: Cases of either for 'auto', which makes many edits of each.
+        studies: Only these (map, verdict, guidance, auto); all if none is given.
+        settings: Write a wys.json with the weights of the score that were found.
+        world: What the scenes are drawn from.
+        size: Side of the images; the editor's own if not given.
+        batch: Cases edited at once.
+    """
+    from wys.apps.progress import progress
+    from wys.apps.results import check_writable
+    from wys.diffusion.settings import settings_as_json
+    from wys.evaluation.cases import Cases
+    from wys.evaluation.relevance_study import STUDIES, relevance_study
+    from wys.store import write_json
+
+    unknown = sorted(set(studies) - set(STUDIES))
+    if unknown:
+        raise WysError(f"there is no study {unknown[0]}; there are {', '.join(STUDIES)}.")
+    if settings is not None and studies and "auto" not in studies:
+        raise WysError("--settings takes the weights that the study 'auto' finds; ask for it.")
+    # No case is measured on which something was chosen.
+    choose = Cases(choose_cases, seed + 1000, "validation", world, size, batch)
+    measure = Cases(cases, seed, split, world, size, batch)
+    wanted = [study for study in STUDIES if not studies or study in studies]
+    for file in (json, settings):
+        if file is not None:
+            check_writable(file)
+    loaded = load_editor(editor)
+    step = None
+    with progress("studying") as advance:
+        for step in relevance_study(loaded, choose, measure, wanted, auto_cases):
+            advance(step.done, step.count)
+    assert step is not None
+    _print_studies(step.rows)
+    if json is not None:
+        write_json(json, step.rows)
+        print(f"Rows in {json}")
+    if settings is not None:
+        write_json(settings, settings_as_json(step.settings))
+        print(f"Settings in {settings}")
+
+
+def _print_studies(rows: Sequence[dict[str, Any]]) -> None:
+    """One table a study; its columns are the keys of its rows."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for study in dict.fromkeys(row["study"] for row in rows):
+        own = [row for row in rows if row["study"] == study]
+        keys = [key for key in own[0] if key != "study"]
+        table = Table(title=study)
+        for key in keys:
+            table.add_column(key.replace("_", " "))
+        for row in own:
+            cells = (row.get(key) for key in keys)
+            table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
+        console.print(table)

@@ -1,0 +1,65 @@
+"""Lines of a run: killed anywhere, it goes on to the same rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from wys.errors import WysError
+from wys.evaluation.journal import PICTURE_SIDE, Journal
+
+
+def lines(count: int) -> list[dict]:
+    return [{"seed": 0, "case": f"c{i}", "method": "wys", "iou": i / 3} for i in range(count)]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 100])
+def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path, cut: int) -> None:
+    Journal(tmp_path, {"seed": 0}).add(lines(3))
+    file = tmp_path / "cases.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-cut])
+    journal = Journal(tmp_path, {"seed": 0})
+    assert journal.has(0, ["c0", "c1"], "wys") is (cut < 100)
+    assert not journal.has(0, ["c0", "c2"], "wys") and not journal.has(1, ["c0"], "wys")
+    journal.add(lines(3))
+    assert file.read_bytes() == whole and len(journal.records) == 3
+
+
+def test_a_journal_in_memory_keeps_what_one_on_disk_does(tmp_path: Path) -> None:
+    for journal in (on_disk := Journal(tmp_path), in_memory := Journal()):
+        journal.add(lines(2))
+        journal.add([{**line, "iou": 9} for line in lines(3)])
+    assert on_disk.records == in_memory.records == Journal(tmp_path).records
+    assert [record["iou"] for record in in_memory.records] == [0, 1 / 3, 9]
+
+
+def test_another_run_cannot_go_on_here(tmp_path: Path) -> None:
+    Journal(tmp_path, {"seed": 0, "best": (1, None)})
+    Journal(tmp_path, {"seed": 0, "best": (1, None)})
+    with pytest.raises(WysError, match=r"seed 0, and this one has 1; choose another --out"):
+        Journal(tmp_path, {"seed": 1, "best": (1, None)})
+    (tmp_path / "cases.jsonl").write_text("{}\n")
+    with pytest.raises(WysError, match="line 1 is damaged"):
+        Journal(tmp_path, {"seed": 0, "best": (1, None)})
+
+
+def test_what_is_made_once_is_read_from_then_on(tmp_path: Path) -> None:
+    assert Journal(tmp_path).once("best", lambda: [1.5, 1]) == [1.5, 1]
+
+    def never() -> None:
+        raise AssertionError("made again")
+
+    assert Journal(tmp_path).once("best", never) == [1.5, 1]
+    assert json.loads((tmp_path / "run.json").read_text())["once"] == {"best": [1.5, 1]}
+
+
+def test_pictures_are_small_and_stay_in_the_folder(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "run")
+    journal.keep_picture("../a b", "wys", torch.rand(3, 300, 600))
+    shown = journal.picture("../a b", "wys")
+    assert shown is not None and max(shown.shape) == PICTURE_SIDE
+    assert all(tmp_path / "run" in path.parents for path in tmp_path.rglob("*.png"))
+    assert journal.picture("other", "wys") is None
+    assert Journal().picture("other", "wys") is None
