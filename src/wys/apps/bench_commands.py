@@ -175,7 +175,7 @@ def bench_tune(
     from wys.apps.progress import err, progress
     from wys.apps.results import check_writable
     from wys.diffusion.settings import settings_as_json
-    from wys.evaluation.image_bench import Cases
+    from wys.evaluation.cases import Cases
     from wys.evaluation.tune import tune
     from wys.store import write_json
 
