@@ -48,6 +48,7 @@ COMMANDS = (
             ("export", "write views with their cameras", "scene_commands"),
         )
     ),
+    Command("view", "look at a scene in the browser, and edit it", "wys.apps.view.command", "view"),
     Command(
         "tabletop",
         "render sample images with their exact edits and masks",
