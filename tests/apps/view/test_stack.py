@@ -57,7 +57,9 @@ def test_an_edit_in_part_keeps_what_a_later_one_does_not_touch(
     first, both = fields(stack, "01")(camera), fields(stack, "01", "02")(camera)
     part = stack.with_strengths({"01": 0.25})
     mixed = shown(part, camera).rgb
-    touched = (first.rgb != both.rgb).any(0)
+    touched = torch.zeros(20, 30, dtype=torch.bool)
+    for name in ("rgb", "depth", "opacity"):
+        touched |= (getattr(first, name) != getattr(both, name)).any(0)
     alone = shown(replace(part, layers=part.layers[:1]), camera).rgb
     assert torch.equal(mixed[:, touched], both.rgb[:, touched])
     assert torch.equal(mixed[:, ~touched], alone[:, ~touched])

@@ -25,9 +25,6 @@ MODES: dict[str, Mode] = {
 }
 """What the modes are called."""
 
-Standing = Callable[[Any], Viewpoint | None]
-"""Where the client of an event stands."""
-
 
 class Panel:
     """Buttons and what they do; all else is the studio's.
@@ -65,7 +62,7 @@ class Panel:
 
     def _look(self) -> None:
         with self._gui.add_folder("Look"):
-            self._mode = self._gui.add_dropdown("Show", tuple(MODES), "Colour")
+            self._mode = self._gui.add_dropdown("Show", tuple(MODES), initial_value="Colour")
             photos = self._gui.add_checkbox(
                 "Photos", False, hint="Show the training cameras; click one to look through it."
             )
@@ -77,9 +74,12 @@ class Panel:
         def _(_: Any) -> None:
             self._studio.show(MODES[self._mode.value])
 
+        edited.visible = False
+
         @photos.on_update
         @edited.on_update
         def _(_: Any) -> None:
+            edited.visible = photos.value
             self._photographs.show(photos.value, edited.value)
 
     def _instruct(self) -> None:
@@ -88,7 +88,7 @@ class Panel:
             self._words = self._gui.add_text(
                 "Do", next(iter(known.values()), ""), hint='Such as "make the red cube blue".'
             )
-            self._preview = self._gui.add_button("Preview", icon=viser.Icon.FLAME)
+            self._preview = self._gui.add_button("Preview", color="gray", icon=viser.Icon.FLAME)
             self._cloud = self._gui.add_checkbox(
                 "Heat as points", False, hint="Relevance on the surfaces, in 3D."
             )
@@ -104,8 +104,8 @@ class Panel:
     def _edit(self) -> None:
         with self._gui.add_folder("Edit"):
             self._go = self._gui.add_button("Edit", icon=viser.Icon.WAND)
-            self._pause = self._gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
-            self._stop = self._gui.add_button("Stop", icon=viser.Icon.PLAYER_STOP)
+            self._pause = self._gui.add_button("Pause", color="gray", icon=viser.Icon.PLAYER_PAUSE)
+            self._stop = self._gui.add_button("Stop", color="gray", icon=viser.Icon.PLAYER_STOP)
             self._bar = self._gui.add_progress_bar(0.0)
             self._told = self._gui.add_markdown("")
 
@@ -129,7 +129,9 @@ class Panel:
         self._folder = self._gui.add_folder("Layers")
         with self._folder:
             self._none = self._gui.add_markdown("No edits yet.")
-            self._undo = self._gui.add_button("Undo the last", icon=viser.Icon.ARROW_BACK_UP)
+            self._undo = self._gui.add_button(
+                "Undo the last", color="gray", icon=viser.Icon.ARROW_BACK_UP
+            )
             # Layers stand above the button, whenever they come.
             self._undo.order = 1e9
 
@@ -139,10 +141,12 @@ class Panel:
 
     def _path(self) -> None:
         with self._gui.add_folder("Path", expand_by_default=False):
-            add = self._gui.add_button("Add this camera", icon=viser.Icon.CAMERA_PLUS)
-            remove = self._gui.add_button("Remove the last", icon=viser.Icon.CAMERA_MINUS)
+            add = self._gui.add_button("Add this camera", color="gray", icon=viser.Icon.CAMERA_PLUS)
+            remove = self._gui.add_button(
+                "Remove the last", color="gray", icon=viser.Icon.CAMERA_MINUS
+            )
             seconds = self._gui.add_slider("Seconds each", 0.5, 10.0, 0.5, 2.0)
-            play = self._gui.add_button("Play", icon=viser.Icon.PLAYER_PLAY)
+            play = self._gui.add_button("Play", color="gray", icon=viser.Icon.PLAYER_PLAY)
             save = self._gui.add_button("Save film", icon=viser.Icon.MOVIE)
             self._count = self._gui.add_markdown("No cameras yet.")
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from wys import scene_settings
 from wys.apps.options import EditorOptions
 from wys.apps.scene_data import surface_points
 from wys.apps.scene_edit_job import EditJob, begin_layer, edit_record
@@ -35,7 +36,7 @@ from wys.nerf.region import Region
 from wys.scene_edit import NOTHING, SceneEditStep, locate, verdict_of
 from wys.scene_folder import SceneFolder
 from wys.scene_layer import layer_name
-from wys.scene_settings import PRESETS, SceneEditSettings
+from wys.scene_settings import SceneEditSettings
 from wys.scene_state import SceneEditState
 from wys.seeds import generator
 from wys.store import locked
@@ -260,7 +261,7 @@ class Studio:
 
     def _edit_settings(self) -> SceneEditSettings:
         editor, given = self._loaded(), self.settings
-        preset = PRESETS[given.method]
+        preset = scene_settings.PRESETS[given.method]
         return given.guide.settings(editor, given.how.settings(editor, preset))
 
     def _preview(self, instruction: str) -> Steps:
