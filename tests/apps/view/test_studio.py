@@ -126,6 +126,7 @@ def test_a_live_generator_goes_through_its_states() -> None:
             raise
 
     live = Live("work", steps(), lambda: None)
+    live.start()
     live.pause()
     assert live.standing == "paused" and not live.over
     live.resume()
@@ -143,6 +144,7 @@ def test_an_accident_is_told_and_does_not_end_the_viewer(
         raise ZeroDivisionError("one by nothing")
 
     live = Live("edit", steps(), lambda: None)
+    live.start()
     live.join(20)
     assert live.standing == "failed" and "one by nothing" in (live.error or "")
     assert "ZeroDivisionError" in capsys.readouterr().err

@@ -49,6 +49,9 @@ class Live:
         self._may_go_on, self._stopping = threading.Event(), False
         self._may_go_on.set()
         self._thread = threading.Thread(target=self._run, name=f"wys {name}", daemon=True)
+
+    def start(self) -> None:
+        """Begins; whoever listens to `changed` knows this work by then."""
         self._thread.start()
 
     @property

@@ -187,6 +187,7 @@ class Studio:
         self.message = f"The {name} begins."
         self.live = Live(name, self._told(steps()), self._on_live)
         self.changed("told")
+        self.live.start()
 
     def _told(self, steps: Steps) -> Steps:
         """The steps; whatever ends them, the scene is shown as its folder holds it then."""
