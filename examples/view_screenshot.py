@@ -74,11 +74,11 @@ def main(scene: Path, out: Path) -> None:
                 page.screenshot(path=out / f"{when}-{name}.png")
             print(f"{when}: {studio.message}", flush=True)
 
-        shoot("first", 20)
+        desk.get_by_text("Photos", exact=True).click()
+        shoot("first", 10)
         desk.get_by_role("button", name="Preview").click()
         until(desk, lambda: studio.preview is not None and not studio.busy)
-        desk.get_by_text("Photos", exact=True).click()
-        shoot("preview", 30)
+        shoot("preview", 15)
         desk.get_by_role("button", name="Edit", exact=True).click()
 
         def half() -> bool:

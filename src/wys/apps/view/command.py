@@ -31,7 +31,7 @@ def view(
 ) -> None:
     """Look at a scene in the browser, preview an instruction, edit and watch.
 
-    Edits become layers of the scene's folder, as by 'wys scene edit'. Ctrl-C ends it.
+    Edits become layers of its folder, as by 'wys scene edit'. Ctrl-C ends it.
 
     Args:
         scene: Folder of the scene.

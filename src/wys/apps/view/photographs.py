@@ -71,11 +71,17 @@ class Photographs:
                 wxyz=view.wxyz,
                 position=view.position,
             )
-            frustum.on_click(self._clicked(view))
+            frustum.on_click(self._clicked(i, view))
             self._frustums.append(frustum)
 
-    def _clicked(self, view: Viewpoint) -> Callable[[Any], None]:
-        return lambda event: self._look_through(event.client, view)
+    def _clicked(self, chosen: int, view: Viewpoint) -> Callable[[Any], None]:
+        def go(event: Any) -> None:
+            # From its own place a photograph would hide all that is rendered.
+            for i, frustum in enumerate(self._frustums):
+                frustum.visible = self._visible and i != chosen
+            self._look_through(event.client, view)
+
+        return go
 
 
 class HeatPoints:
