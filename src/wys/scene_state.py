@@ -40,6 +40,10 @@ class SceneEditState:
         """Before anything is done: a copy of the field, and no map known."""
         return SceneEditState(views, _without_relevance(scene), (None,) * len(views))
 
+    def copied(self) -> SceneEditState:
+        """The same with a field of its own, which an edit may go on changing."""
+        return replace(self, scene=self.scene.clone())
+
     def with_map(self, i: int, found: RelevanceMap) -> SceneEditState:
         """With the map of photograph i, which is not normalised with the others yet."""
         maps = list(self.maps)

@@ -50,6 +50,7 @@ COMMANDS = (
         )
     ),
     Command("page", "edit images in the browser", "wys.apps.page.command", "page"),
+    Command("view", "look at a scene in the browser, and edit it", "wys.apps.view.command", "view"),
     Command(
         "tabletop",
         "render sample images with their exact edits and masks",

@@ -13,7 +13,7 @@ from torch import Tensor
 from wys.camera import Camera, intrinsics_from_fov, look_at
 from wys.datasets.frames import OPENCV_FROM_OPENGL, number, rigid_pose
 from wys.errors import WysError
-from wys.store import read_json
+from wys.store import read_json, write_json
 from wys.views import Capture, moved
 
 _FULL_CIRCLE = math.radians(100)  # The largest gap between neighbours that still makes a ring.
@@ -76,6 +76,37 @@ def read_camera_path(path: Path, scene_from_world: Float[Tensor, "4 4"]) -> Came
     trained = _world_from_trained(path.parent / "dataparser_transforms.json")
     return CameraPath(
         _single(moved(cameras, scene_from_world.double() @ trained)), _seconds(content, path)
+    )
+
+
+def write_camera_path(
+    path: Path, cameras: CameraPath, scene_from_world: Float[Tensor, "4 4"]
+) -> None:
+    """Writes a path as nerfstudio's viewer does, in the capture's own coordinates.
+
+    Args:
+        cameras: with their principal point in the middle of the picture.
+        scene_from_world: of the capture that the path is for.
+    """
+    shown = cameras.cameras
+    world = moved(shown, torch.linalg.inv(scene_from_world.double()))
+    poses = world.world_from_camera.double() * torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
+    fovs = 2 * torch.atan(shown.height / 2 / shown.intrinsics[:, 1].double()).rad2deg()
+    aspect = shown.width / shown.height
+    entries = [
+        {"camera_to_world": pose.flatten().tolist(), "fov": fov, "aspect": aspect}
+        for pose, fov in zip(poses, fovs.tolist(), strict=True)
+    ]
+    write_json(
+        path,
+        {
+            "camera_type": "perspective",
+            "render_height": shown.height,
+            "render_width": shown.width,
+            "fps": len(entries) / cameras.seconds,
+            "seconds": cameras.seconds,
+            "camera_path": entries,
+        },
     )
 
 

@@ -7,6 +7,7 @@ weights that it had before, so that it comes out the same, bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -56,18 +57,29 @@ class Look:
         Args:
             chunk: rays at once.
         """
-        fields = self._visible
-        bottom, relevance = fields[0][0], self.scene.relevance
-        shown = render(
-            Scene(bottom.radiance, relevance, background=bottom.background), camera, chunk=chunk
-        )
-        for last, (_, region) in enumerate(fields[1:], start=1):
-            assert region is not None
-            changed = region.seen_by(camera, shown.depth)[0]
-            if bool(changed.any()):
-                stack = Look(fields[: last + 1])
-                shown = stack._over(shown, camera, changed, relevance, chunk)
+        *_, shown = Look(self._visible).stages(camera, chunk=chunk)
         return shown
+
+    def stages(self, camera: Camera, *, chunk: int = 4096) -> Iterator[Rendering]:
+        """What one camera sees with the first field alone, with the first two, up to all of them.
+
+        Each differs from the one before in those pixels alone that look at what the edit may
+        change, and has the relevance of the last edit.
+        """
+        relevance = self.scene.relevance
+        shown: Rendering | None = None
+        first = 0
+        for last, (scene, region) in enumerate(self.fields):
+            if region is None:
+                whole = Scene(scene.radiance, relevance, background=scene.background)
+                shown, first = render(whole, camera, chunk=chunk), last
+            else:
+                assert shown is not None
+                changed = region.seen_by(camera, shown.depth)[0]
+                if bool(changed.any()):
+                    stack = Look(self.fields[first : last + 1])
+                    shown = stack._over(shown, camera, changed, relevance, chunk)
+            yield shown
 
     @property
     def _visible(self) -> tuple[tuple[Scene, Region | None], ...]:

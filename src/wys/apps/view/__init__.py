@@ -1,0 +1,1 @@
+"""`wys view`: a scene in the browser. Only `panel`, `photographs` and `viewer` know viser."""
