@@ -139,6 +139,7 @@ class Painter:
         self, painted: Callable[[torch.Tensor], torch.Tensor], relevance: RelevanceSettings
     ) -> None:
         self.painted = painted
+        self.latent_unit = 1
         self.settings = EditorSettings(
             relevance=relevance, edit=EditSettings(guidance=Guidance(1, 1), steps=2)
         )

@@ -17,9 +17,10 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import DenoisingStep, EditSettings, denoise
 from wys.diffusion.schedule import levels
+from wys.diffusion.window import Windows, windows
 from wys.errors import WysError
 from wys.image import resize
-from wys.masks import Box, Mask, zoom_box
+from wys.masks import Box, Mask, composite, zoom_box
 from wys.relevance import RelevanceMap, RelevanceSettings, Source, normalise, smooth
 from wys.seeds import normal
 
@@ -318,9 +319,14 @@ def edit_steps(
         zoom_box(region[i, 0], editor.native_size) if zoom and wanted[i] else whole
         for i in range(len(images))
     ]
-    # What shows the whole image is edited in one batch, each crop by itself.
-    groups = [[i for i in active if boxes[i] == whole], *([i] for i in active if boxes[i] != whole)]
-    groups = [group for group in groups if group]
+    cells = mask.at((conditioning.z0.shape[-2], conditioning.z0.shape[-1]))
+    # Windows of one size are edited in one batch, each crop of a zoom by itself.
+    batches: dict[tuple[int, ...], list[int]] = {}
+    for i, window in enumerate(windows(cells, editor.latent_unit, settings.window)):
+        if wanted[i]:
+            same = window.size if boxes[i] == whole else (i,)
+            batches.setdefault(same, []).append(i)
+    groups = list(batches.values())
 
     result = images.clone()
     # What shows the whole image goes on from the first steps, where there were some.
@@ -332,24 +338,30 @@ def edit_steps(
         rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
         part, part_mask = images[group][..., rows, columns], mask.select(group)
         told, own_noise = conditioning.select(group), noise[group]
+        fitted = editor.fit((part.shape[-2], part.shape[-1]))
         if box != whole:
             part_mask = part_mask.crop(box)
-            fitted = editor.fit((part.shape[-2], part.shape[-1]))
             told = editor.condition(resize(part, fitted), [texts[i] for i in group], negative)
             own_noise = normal(told.z0.shape[1:], seed, [names[i] for i in group], "edit")
         latent_size = (told.z0.shape[-2], told.z0.shape[-1])
+        cells = part_mask.at(latent_size).to(told.z0.device)
+        view = Windows(tuple(windows(cells, editor.latent_unit, settings.window)))
+        soft = None if relevance is None else relevance.select(group).at(latent_size, box)
         for step in denoise(
             editor,
-            told,
-            part_mask.at(latent_size).to(told.z0.device),
-            own_noise,
+            view.crop_told(told),
+            view.crop(cells),
+            view.crop(own_noise),
             settings,
-            relevance=None if relevance is None else relevance.select(group).at(latent_size, box),
-            resume=(first, begun.latents[group]) if begun is not None and first else None,
+            relevance=None if soft is None else view.crop(soft),
+            resume=(first, view.crop(begun.latents[group]))
+            if begun is not None and first
+            else None,
         ):
             latents, done = step.latents, done + 1
-            yield EditStep(done, total, tuple(group), latents)
-        decoded = resize(editor.decode(latents), (part.shape[-2], part.shape[-1])).to(images)
+            yield EditStep(done, total, tuple(group), view.paste(told.z0, latents))
+        shown = view.paste(resize(part, fitted), editor.decode(latents))
+        decoded = resize(shown, (part.shape[-2], part.shape[-1])).to(images)
         if not bool(torch.isfinite(decoded).all()):
             raise WysError(
                 "the editor made an image of values that are not numbers; try --dtype fp32."
@@ -359,14 +371,6 @@ def edit_steps(
         result, images, tuple(texts), relevance, mask, tuple(wanted), tuple(boxes), settings, seed
     )
     yield EditStep(done, total, tuple(active), None, edit)
-
-
-def composite(
-    original: Float[Tensor, "b 3 h w"], edited: Float[Tensor, "b 3 h w"], mask: Mask
-) -> Float[Tensor, "b 3 h w"]:
-    """The edited image inside the mask, by its alpha; exactly the original outside."""
-    alpha = mask.alpha().to(original)
-    return torch.where(alpha > 0, torch.lerp(original, edited, alpha), original)
 
 
 def _checked(

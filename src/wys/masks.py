@@ -20,6 +20,11 @@ class Box(NamedTuple):
     right: int
     bottom: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.bottom - self.top, self.right - self.left
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -145,6 +150,14 @@ class Mask:
         rows = slice(first(box.top * y), max(first(box.top * y), last(box.bottom * y)))
         columns = slice(first(box.left * x), max(first(box.left * x), last(box.right * x)))
         return rows, columns
+
+
+def composite(
+    original: Float[Tensor, "b 3 h w"], edited: Float[Tensor, "b 3 h w"], mask: Mask
+) -> Float[Tensor, "b 3 h w"]:
+    """The edited image inside the mask, by its alpha; exactly the original outside."""
+    alpha = mask.alpha().to(original)
+    return torch.where(alpha > 0, torch.lerp(original, edited, alpha), original)
 
 
 def zoom_box(

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import denoise
+from wys.diffusion.window import Windows, windows
 from wys.errors import WysError
 from wys.image import resize
 from wys.image_edit import composite, relevance_map
@@ -297,12 +298,15 @@ def edit_view(
         start = editor.condition(resize(shown.rgb[None], fitted).clamp(0, 1), [instruction]).z0
     noise = normal(told.z0.shape[1:], seed, [name], "scene edit")
     latent_size = (told.z0.shape[-2], told.z0.shape[-1])
-    latents = told.z0
+    cells = mask.at(latent_size).to(told.z0.device)
+    view = Windows(tuple(windows(cells, editor.latent_unit, how.window)))
+    begin = None if start is None else view.crop(start)
     for step in denoise(
-        editor, told, mask.at(latent_size).to(told.z0.device), noise, how, start=start
+        editor, view.crop_told(told), view.crop(cells), view.crop(noise), how, start=begin
     ):
         latents = step.latents
-    decoded = resize(editor.decode(latents), size).cpu()
+    frame = resize(photograph[None], fitted)
+    decoded = resize(view.paste(frame, editor.decode(latents)), size).cpu()
     if not bool(torch.isfinite(decoded).all()):
         raise WysError("the editor made an image of values that are not numbers; try --dtype fp32.")
     return composite(photograph[None], decoded, mask)[0]

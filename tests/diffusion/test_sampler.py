@@ -1,6 +1,8 @@
 """Masked denoising, against diffusers' pipeline and slow references."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -165,7 +167,45 @@ def test_an_edit_may_start_from_another_latent(editor: Editor, images: torch.Ten
     )
 
 
+@pytest.mark.parametrize("guidance", [Guidance(7.5, 1.5), Guidance(3.0, 1.2, soft=1.5)])
+def test_guidance_in_part_of_the_schedule(
+    editor: Editor, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch, guidance: Guidance
+) -> None:
+    told = editor.condition(images, [TEXT] * 3)
+    noise = normal(told.z0.shape[1:], 0, [0, 1, 2], "edit")
+    mask = torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(1)) > 0.3
+    asked: list[tuple[int, tuple[str, ...]]] = []
+    predict = editor.predict
+
+    def watched(z: torch.Tensor, t: int, told: Conditioning, branches: tuple, **how: bool) -> Any:
+        asked.append((t, tuple(branches)))
+        return predict(z, t, told, branches, **how)
+
+    monkeypatch.setattr(editor, "predict", watched)
+
+    def latents(settings: EditSettings) -> torch.Tensor:
+        asked.clear()
+        return final(denoise(editor, told, mask, noise, settings))
+
+    plain = EditSettings(guidance, steps=10)
+    everywhere = latents(plain)
+    assert torch.equal(everywhere, latents(replace(plain, guided=(0.0, 1.0))))
+    part = latents(replace(plain, guided=(0.2, 0.6)))
+    for t, branches in asked:
+        assert branches == (guidance.branches if 200 <= t <= 600 else ("full",))
+    assert len({branches for _, branches in asked}) == 2 and not torch.equal(part, everywhere)
+    # Guided nowhere is not guided at all.
+    unguided = EditSettings(Guidance(1, 1), steps=10)
+    assert torch.equal(latents(replace(plain, guided=(1.0, 1.0))), latents(unguided))
+
+
 def test_bad_settings() -> None:
-    for bad in ({"steps": 0}, {"start": 0.0}, {"start": 1.5}):
+    for bad in (
+        {"steps": 0},
+        {"start": 0.0},
+        {"start": 1.5},
+        {"guided": (0.5, 0.2)},
+        {"guided": (0.5,)},
+    ):
         with pytest.raises(WysError):
             EditSettings(**bad)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ import pytest
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import PAPER, EditorSettings, read_settings, settings_as_json
+from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings, VerdictSettings
 from wys.store import write_json
@@ -22,7 +23,9 @@ def test_round_trip(tmp_path: Path) -> None:
             threshold="auto",
             verdict=VerdictSettings(nothing_below=0.3),
         ),
-        EditSettings(guidance=Guidance(1.5, 1.0), steps=10),
+        EditSettings(
+            Guidance(1.5, 1.0), steps=10, guided=(0.2, 0.8), window=WindowSettings(margin=0.5)
+        ),
         128,
     )
     for some in (settings, PAPER):

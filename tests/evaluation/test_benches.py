@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,18 +15,26 @@ from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, read_settings
+from wys.errors import WysError
 from wys.evaluation import image_bench as bench
+from wys.evaluation.floor import best_rate, operations
 from wys.evaluation.metrics import grounding
 from wys.evaluation.scores import named_objects, score
-from wys.evaluation.speed_bench import PeakMemory, SpeedSettings, speed_bench
+from wys.evaluation.speed_bench import PeakMemory, SpeedSettings, jobs, speed_bench
+from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
 from wys.image_edit import edit_image, relevance_map
+from wys.nerf.field import FieldSettings
+from wys.nerf.fitting import FitSettings, RelevanceFitSettings
 from wys.relevance import RelevanceSettings
 from wys.tabletop.edits import KINDS
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import PLAIN
 
 KEYS = ["method", "kind", "iou", "ap", "grounding", "psnr_inside", "psnr_outside", "max_outside"]
-SPEED_KEYS = {"name", "seconds", "ratio_to_diffusers", "ratio_to_published", "peak_mb"}
+RATIOS = {"ratio_to_diffusers", "ratio_to_published"}
+SPEED_KEYS = {"name", "seconds", *RATIOS, "peak_mb", "floor", "share_of_floor"}
+SPEED_ROWS = ["relevance", "edit", "edit own", "edit 4 images"]
+SPEED_ROWS += ["window 2 %", "window 10 %", "window 30 %", "window 100 %"]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
@@ -143,10 +152,42 @@ def test_the_timed_edit_runs_every_step(editor: Editor, pairs: Pairs) -> None:
 
 def test_speed_rows(editor: Editor) -> None:
     *_, last = speed_bench(editor, SpeedSettings(size=32, steps=2, repeats=1))
-    assert last.rows is not None and last.done == last.count == 10
-    assert [row["name"] for row in last.rows] == ["relevance", "edit"]
+    assert last.rows is not None and last.done == last.count == 22
+    assert [row["name"] for row in last.rows] == SPEED_ROWS
     for row in last.rows:
         assert set(row) == SPEED_KEYS and all(row[key] > 0 for key in SPEED_KEYS - {"name"})
+    # Four images are four times the work; a map without a third branch is less than theirs.
+    floor = {row["name"]: row["floor"] for row in last.rows}
+    assert floor["edit 4 images"] == pytest.approx(4 * floor["edit"], rel=0.01)
+    assert floor["window 2 %"] < floor["window 30 %"] <= floor["window 100 %"]
+
+
+def test_scenes_are_timed_where_they_are_asked_for(
+    editor: Editor, small_field: FieldSettings
+) -> None:
+    toy = SceneJobSettings(
+        size=32,
+        views=4,
+        psnr=5.0,
+        every=2,
+        radiance=small_field,
+        fit=FitSettings(rays=64),
+        learning=RelevanceFitSettings(iterations=3, rays=64),
+    )
+    tasks = jobs(editor, SpeedSettings(size=32, steps=1, repeats=1, scenes=toy))
+    scene = [name for name in tasks if name.startswith("scene")]
+    assert scene == ["scene fit", "scene edit"]
+    assert all(operations(tasks[name]) > 0 for name in scene)
+    with pytest.raises(WysError, match="does not reach 99 dB in 2 steps"):
+        scene_jobs(editor, replace(toy, psnr=99.0, fit=FitSettings(iterations=2, rays=64)), 0)
+
+
+def test_operations_are_those_that_one_counts_by_hand() -> None:
+    image, kernel = torch.zeros(2, 3, 8, 8), torch.zeros(5, 3, 3, 3)
+    convolve = lambda: torch.nn.functional.conv2d(image, kernel, padding=1)  # noqa: E731
+    assert operations(convolve) == 2 * 2 * 8 * 8 * 5 * 3 * 9
+    assert operations(lambda: torch.zeros(4, 6) @ torch.zeros(6, 7)) == 2 * 4 * 6 * 7
+    assert best_rate(torch.device("cpu"), torch.float32, tries=1) > 1e8
 
 
 def test_peak_memory_is_the_highest_reading() -> None:
@@ -185,7 +226,10 @@ def test_bench_commands_write_their_rows(
 
     quick = ["--steps", "1", "--repeats", "1", "--json", str(file)]
     assert cli.main(["bench", "speed", *editor, *quick]) == 0
-    assert {row["name"] for row in json.loads(file.read_text())} == {"relevance", "edit"}
+    assert [row["name"] for row in json.loads(file.read_text())] == SPEED_ROWS
+    capsys.readouterr()
+    assert cli.main(["bench", "table", str(file)]) == 0
+    assert "share of floor" in capsys.readouterr().out
 
 
 def test_tuning_writes_settings_that_load(

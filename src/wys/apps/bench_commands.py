@@ -128,21 +128,25 @@ def bench_speed(
     steps: int = 20,
     repeats: int = 5,
     seed: int = 0,
+    scenes: Flag = False,
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
-    """Time a map and an edit against diffusers and the published algorithm.
+    """Time maps and edits against diffusers and the published algorithm.
 
     Args:
         size: Side of the image; the editor's own if not given.
         steps: Denoising steps.
         repeats: Turns of each job; the median counts.
-        seed: Seed of the image and the noise.
+        seed: Seed of the images and the noise.
+        scenes: Time also the fit of a small scene, and an edit of it.
     """
     from wys.apps.progress import progress
     from wys.evaluation.speed_bench import SpeedSettings, speed_bench
+    from wys.evaluation.speed_scenes import SceneJobSettings
 
-    settings = SpeedSettings(size, steps, repeats, seed)
+    scene = SceneJobSettings() if scenes else None
+    settings = SpeedSettings(size, steps, repeats, seed, scene)
     result.check()
     loaded = load_editor(editor)
     rows: list[dict[str, Any]] = []

@@ -176,8 +176,12 @@ class GuideOptions:
     """Denoising steps (paper: 20)."""
     start: Annotated[float | None, own("FRACTION")] = None
     """Noise level to start from; less than 1 stays nearer to the input."""
+    guided: Annotated[tuple[float, float] | None, own("LOW HIGH")] = None
+    """Noise levels, 0 to 1, between which the edit is guided (paper: 0 1)."""
     zoom: Flag = False
     """Edit a crop around a small mask, at the editor's full size."""
+    window: Flag = False
+    """Edit only a window around the mask, which is faster for a small one."""
     auto: Flag = False
     """Try several guidance scales, thresholds and seeds, and keep the best."""
     force: Flag = False
@@ -185,9 +189,15 @@ class GuideOptions:
 
     def settings(self, preset: EditorSettings) -> EditorSettings:
         """The preset with what was given."""
+        from wys.diffusion.window import WindowSettings
+
         edit = preset.edit
         guidance = overridden(
             edit.guidance, text=self.guidance_text, image=self.guidance_image, soft=self.soft
         )
-        edit = overridden(edit, guidance=guidance, steps=self.steps, start=self.start)
+        edit = overridden(
+            edit, guidance=guidance, steps=self.steps, start=self.start, guided=self.guided
+        )
+        if self.window and edit.window is None:
+            edit = dataclasses.replace(edit, window=WindowSettings())
         return dataclasses.replace(preset, edit=edit)

@@ -105,6 +105,11 @@ class Editor:
         return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
+    def latent_unit(self) -> int:
+        """What the sides of latents are multiples of, so that the network halves them evenly."""
+        return int(2 ** (len(self.unet.config.down_block_types) - 1))
+
+    @property
     def native_size(self) -> int:
         """The longer side, in pixels, of the images that the editor works on."""
         if self.settings.size is not None:
@@ -118,7 +123,7 @@ class Editor:
         The longer side becomes `native_size`, the other follows the aspect, and both are rounded to
         what the network halves without remainder.
         """
-        unit = self.latent_factor * 2 ** (len(self.unet.config.down_block_types) - 1)
+        unit = self.latent_factor * self.latent_unit
         scale = self.native_size / max(size)
         height, width = (max(unit, round(side * scale / unit) * unit) for side in size)
         return height, width

@@ -14,10 +14,15 @@ from torch import Tensor
 from wys.diffusion.conditioning import Conditioning, Guidance, Sight
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.schedule import pairs
+from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
 
 if TYPE_CHECKING:
     from wys.diffusion.editor import Editor
+
+
+UNGUIDED = Guidance(text=1.0, image=1.0)
+"""What the network predicts with image and instruction, as it is: the branch `full` alone."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class EditSettings:
     blend: Literal["reached", "published"] = "reached"
     """Noise level of the background after a step: the one reached, or, as in the published program,
     the one just left (one step too noisy; for comparison)."""
+    guided: tuple[float, float] = (0.0, 1.0)
+    """Noise levels at which the edit is guided, as fractions of the diffusion's length; at others
+    the network's own answer is followed, which costs one branch (arXiv 2404.07724)."""
+    window: WindowSettings | None = None
+    """Denoise only a window of the latents around the mask; None: all of them."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -42,6 +52,16 @@ class EditSettings:
             raise WysError(
                 f"the start of an edit is a fraction above 0, up to 1, not {self.start}."
             )
+        if len(self.guided) != 2 or not 0 <= self.guided[0] <= self.guided[1] <= 1:
+            raise WysError(
+                "an edit is guided between two levels, from a fraction of 0 or more up to one of 1 "
+                f"or less, not {self.guided}."
+            )
+
+    def guidance_at(self, fraction: float) -> Guidance:
+        """The guidance at a noise level, given as a fraction of the diffusion's length."""
+        low, high = self.guided
+        return self.guidance if low <= fraction <= high else UNGUIDED
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,7 @@ def denoise(
     Yields:
         the state after each step; the last one's latents are clean.
     """
-    schedule, guidance = editor.schedule, settings.guidance
+    schedule = editor.schedule
     steps = pairs(schedule.timesteps(settings.steps, settings.start))
     noise = noise.to(conditioning.z0)
     z = schedule.add_noise(conditioning.z0 if start is None else start, noise, steps[0][0])
@@ -94,9 +114,10 @@ def denoise(
         done, z = resume
         level = steps[done][0] if done < len(steps) else None
         z = torch.where(mask, z, schedule.add_noise(conditioning.z0, noise, level))
-    more = [b for b in look if b != "change" and b not in guidance.branches]
-    branches = (*guidance.branches, *more)
     for index, (t, t_prev) in enumerate(steps[done:], start=done + 1):
+        guidance = settings.guidance_at(t / len(schedule.abar))
+        more = [b for b in look if b != "change" and b not in guidance.branches]
+        branches = (*guidance.branches, *more)
         prediction = editor.predict(z, t, conditioning, branches, change="change" in look)
         z = schedule.step(z, prediction.guided(guidance, relevance), t, t_prev)
         level = t_prev if settings.blend == "reached" else t

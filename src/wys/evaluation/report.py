@@ -45,6 +45,8 @@ SPEED_COLUMNS = {
     "ratio_to_diffusers": "times diffusers",
     "ratio_to_published": "times published",
     "peak_mb": "peak MB",
+    "floor": "floor (s)",
+    "share_of_floor": "share of floor",
 }
 SCENE_COLUMNS = {
     "method": "method",

@@ -1,7 +1,18 @@
 """How long a map and an edit take, against others with the same networks in the same run.
 
 The jobs take turns, and the median of the turns counts, so that what else the machine does falls on
-all of them. An edit is of the whole image: nothing is cropped, and every step is run.
+all of them.
+
+    relevance       a map, of one draw
+    edit            map and edit of the whole image: nothing is cropped, and every step is run
+    edit own        the same by the editor's own settings, its number of steps included
+    edit 4 images   four such edits as `edit`, in one batch
+    window 10 %     the edit of a centred square of that area, in a window of the latents; no map
+    scene fit       until a tabletop scene is shown well enough (where scenes are asked for)
+    scene edit      a small edit of that scene
+
+A job's floor is what its operations would take at the best rate that the machine reached in the
+same run; `share_of_floor` is that over what it took, 1 where nothing was wasted.
 """
 
 from __future__ import annotations
@@ -11,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -18,12 +30,23 @@ import torch
 
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
 from wys.diffusion.editor import Editor
+from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
+from wys.evaluation.floor import best_rate, operations
+from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
 from wys.image import resize
-from wys.image_edit import edit_image, relevance_map
+from wys.image_edit import ImageEdit, edit_image, relevance_map
+from wys.masks import Box, Mask
 from wys.seeds import normal
 from wys.tabletop.pairs import make_pairs
 from wys.tabletop.world import PLAIN
+
+BATCH = 4
+"""Images of the edit in a batch."""
+SHARES = (0.02, 0.1, 0.3, 1.0)
+"""Shares of the area that are edited in a window."""
+OTHERS = ("diffusers", "published relevance", "published edit")
+"""What is compared with."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +54,15 @@ class SpeedSettings:
     """What is timed."""
 
     size: int | None = None
-    """Side of the square image in pixels; the editor's own if not given."""
+    """Side of the square images in pixels; the editor's own if not given."""
     steps: int = 20
-    """Denoising steps of the edits."""
+    """Denoising steps of all edits but `edit own`."""
     repeats: int = 5
     """Turns of each job; the median counts."""
     seed: int = 0
-    """Seed of the image and the noise."""
+    """Seed of the images and the noise."""
+    scenes: SceneJobSettings | None = None
+    """What is done to a scene; None: nothing."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.steps < 1:
@@ -102,65 +127,109 @@ def timed(job: Callable[[], object], device: torch.device) -> tuple[float, float
 
 
 def jobs(editor: Editor, settings: SpeedSettings) -> dict[str, Callable[[], object]]:
-    """What is timed, on one image: our map and edit, and those of the others."""
-    size = settings.size or editor.native_size
-    pairs = make_pairs(settings.seed, "test", 0, 1, size=size, scene_range=PLAIN)
-    image, words = pairs.before, pairs.instructions
-    fitted = resize(image, editor.fit((size, size)))
-    z0 = editor.condition(fitted, words).z0
-    noise = normal(z0.shape[1:], settings.seed, [0], "speed")
-    guidance = editor.settings.edit.guidance
+    """What is timed: our jobs, whose names are the rows', and those of the others."""
+    seed, side = settings.seed, settings.size or editor.native_size
+    pairs = make_pairs(seed, "test", 0, 4, size=side, scene_range=PLAIN)
+    images, words = pairs.before, pairs.instructions
+    image, one = images[:1], words[:1]
+    fitted = resize(image, editor.fit((side, side)))
+    noise = normal(editor.condition(fitted, one).z0.shape[1:], seed, [0], "speed")
+    guidance, steps = editor.settings.edit.guidance, settings.steps
     how = replace(editor.settings.relevance, draws=1, timesteps=(0.8,))
-    edit = replace(editor.settings.edit, steps=settings.steps, start=1.0)
     everywhere = replace(how, threshold=0.0)
-    return {
-        "relevance": lambda: relevance_map(editor, image, words, how, seed=settings.seed),
-        "edit": lambda: edit_image(
+    edit = replace(editor.settings.edit, steps=steps, start=1.0, window=None)
+    window = replace(edit, window=WindowSettings())
+    tenth = centred(0.1, side)
+
+    def whole(count: int) -> ImageEdit:
+        return edit_image(
             editor,
-            image,
-            words,
+            images[:count],
+            words[:count],
             edit,
             relevance_settings=everywhere,
             force=True,
-            seed=settings.seed,
-        ),
-        "diffusers": lambda: diffusers_edit(editor, fitted, words, guidance, settings.steps, noise),
-        "published relevance": lambda: published_relevance(editor, fitted, words, noise),
-        "published edit": lambda: published_edit(
-            editor, fitted, words, guidance, settings.steps, noise
-        ),
+            seed=seed,
+        )
+
+    def own() -> ImageEdit:
+        # A box makes sure that there is something to edit, whatever the map says.
+        return edit_image(
+            editor, image, one, force=True, correct=lambda m: m.including(tenth), seed=seed
+        )
+
+    def inside(share: float) -> ImageEdit:
+        mask = Mask.from_image(torch.zeros(1, 1, side, side, dtype=torch.bool), (side, side))
+        mask = mask.including(centred(share, side))
+        return edit_image(editor, image, one, window, mask=mask, seed=seed)
+
+    tasks: dict[str, Callable[[], object]] = {
+        "relevance": lambda: relevance_map(editor, image, one, how, seed=seed),
+        "edit": lambda: whole(1),
+        "edit own": own,
+        f"edit {BATCH} images": lambda: whole(BATCH),
+        **{f"window {share:.0%}".replace("%", " %"): partial(inside, share) for share in SHARES},
+        "diffusers": lambda: diffusers_edit(editor, fitted, one, guidance, steps, noise),
+        "published relevance": lambda: published_relevance(editor, fitted, one, noise),
+        "published edit": lambda: published_edit(editor, fitted, one, guidance, steps, noise),
     }
+    if settings.scenes is not None:
+        tasks |= scene_jobs(editor, settings.scenes, seed)
+    return tasks
+
+
+def centred(share: float, side: int) -> Box:
+    """The centred square with a share of the area of an image."""
+    length = max(1, round(side * share**0.5))
+    first = (side - length) // 2
+    return Box(first, first, first + length, first + length)
 
 
 def speed_bench(editor: Editor, settings: SpeedSettings) -> Iterator[SpeedStep]:
     """Times the jobs in turns, one step for each run.
 
-    The rows are those of `relevance` (one draw) and `edit`. The ratios are our seconds over theirs.
-    diffusers has no map: the ratio of `relevance` to it is the share of its edit that a map costs.
+    The ratios are our seconds over theirs for as many images; a scene has none. diffusers has no
+    map: the ratio of `relevance` to it is the share of its edit that a map costs.
     """
     tasks = jobs(editor, settings)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     peaks: dict[str, list[float]] = {name: [] for name in tasks}
+    work: dict[str, int] = {}
+    rate = 0.0
     count = len(tasks) * (settings.repeats + 1)
     done = 0
     for turn in range(settings.repeats + 1):
+        rate = max(rate, best_rate(editor.device, editor.unet.dtype))
         for name, job in tasks.items():
-            taken, peak = timed(job, editor.device)
             # The first turn warms up: memory pools, kernels that are chosen by trial.
-            if turn > 0:
+            if turn == 0:
+                work[name] = operations(job)
+            else:
+                taken, peak = timed(job, editor.device)
                 seconds[name].append(taken)
                 peaks[name].append(peak)
             done += 1
             yield SpeedStep(done, count)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    rows = [
-        {
-            "name": name,
-            "seconds": median[name],
-            "ratio_to_diffusers": median[name] / median["diffusers"],
-            "ratio_to_published": median[name] / median[f"published {name}"],
-            "peak_mb": max(peaks[name]),
-        }
-        for name in ("relevance", "edit")
-    ]
+    rows = []
+    for name in tasks:
+        if name in OTHERS:
+            continue
+        images = BATCH if name == f"edit {BATCH} images" else 1
+        theirs = median["published relevance" if name == "relevance" else "published edit"]
+        scene = name.startswith("scene")
+        floor = work[name] / rate
+        rows.append(
+            {
+                "name": name,
+                "seconds": median[name],
+                "ratio_to_diffusers": None
+                if scene
+                else median[name] / median["diffusers"] / images,
+                "ratio_to_published": None if scene else median[name] / theirs / images,
+                "peak_mb": max(peaks[name]),
+                "floor": floor,
+                "share_of_floor": floor / median[name],
+            }
+        )
     yield SpeedStep(done, count, rows)
