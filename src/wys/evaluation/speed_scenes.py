@@ -23,9 +23,9 @@ class SceneJobSettings:
 
     size: int = 64
     """Side of the photographs in pixels."""
-    views: int = 8
+    views: int = 16
     """Photographs that the field is fitted to."""
-    psnr: float = 24.0
+    psnr: float = 22.0
     """The fit ends where two held-out photographs are shown this well, in dB."""
     every: int = 25
     """Steps of the fit between two looks at that."""
@@ -52,9 +52,8 @@ def scene_jobs(
     Raises:
         WysError: the fit does not reach the quality.
     """
-    posed = posed_views(
-        posed_edit(seed, 0, "recolour"), views=settings.views, held_out=2, size=settings.size
-    )
+    case = posed_edit(seed, 0, "recolour")
+    posed = posed_views(case, views=settings.views, held_out=2, size=settings.size, astray=0)
     capture = posed.capture()
     images, cameras = capture.train.images, capture.train.cameras
 
@@ -85,7 +84,7 @@ def scene_jobs(
             editor,
             Look(((fitter.scene, None),)),
             capture.train,
-            posed.case.instruction,
+            case.instruction,
             settings.edit,
             fitting=settings.fit,
             relevance_fitting=settings.learning,
