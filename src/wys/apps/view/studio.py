@@ -184,8 +184,7 @@ class Studio:
     # ---------------------------------------------------------------- inside
 
     def _begin(self, name: str, steps: Callable[[], Steps]) -> None:
-        if self.busy:
-            assert self.live is not None
+        if self.live is not None and not self.live.over:
             self.say(f"The {self.live.name} is under way; wait for its end, or stop it.")
             return
         self.message = f"The {name} begins."
@@ -236,8 +235,7 @@ class Studio:
         self.folder, self.stack = folder, Stack(self.stack.base, tuple(layers), seen)
 
     def _undo(self) -> None:
-        if self.busy:
-            assert self.live is not None
+        if self.live is not None and not self.live.over:
             raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
         with locked(self.path):
             folder = SceneFolder.open(self.path)
