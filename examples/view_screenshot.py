@@ -61,7 +61,8 @@ def main(scene: Path, out: Path) -> None:
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         copy = copy_scene(SceneFolder.open(scene), Path(folder) / "scene")
         guide = SceneGuideOptions(passes=1)
-        given = StudioSettings(EditorOptions(), SceneMapOptions(), guide, film=0)
+        # One draw: a picture needs less time, and need not be as sure as an edit.
+        given = StudioSettings(EditorOptions(), SceneMapOptions(draws=1), guide, film=0)
         studio = Studio(copy.path, given)
         viewer = Viewer(studio, ViewerSettings(port=0))
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

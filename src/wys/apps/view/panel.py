@@ -78,9 +78,9 @@ class Panel:
 
         @photos.on_update
         @edited.on_update
-        def _(_: Any) -> None:
+        def _(event: Any) -> None:
             edited.visible = photos.value
-            self._photographs.show(photos.value, edited.value)
+            self._photographs.show(photos.value, edited.value, self._standing(event.client))
 
     def _instruct(self) -> None:
         known = self._studio.instructions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +36,19 @@ class Photographs:
         self._shown: list[Tensor] = []
         self._visible, self._edited = False, True
 
-    def show(self, visible: bool, edited: bool) -> None:
-        """Whether there are frustums, and which pictures they have."""
+    def show(self, visible: bool, edited: bool, here: Viewpoint | None) -> None:
+        """Whether there are frustums, which pictures they have, and where the user stands."""
         self._visible, self._edited = visible, edited
         if visible and not self._frustums:
             self._make()
-        for frustum in self._frustums:
-            frustum.visible = visible
+        self._leave_free(here)
         self.refresh()
+
+    def _leave_free(self, here: Viewpoint | None) -> None:
+        """From its own place a photograph would hide all that is rendered."""
+        for frustum in self._frustums:
+            far = here is None or math.dist(frustum.position, here.position) > 2 * FRUSTUM
+            frustum.visible = self._visible and far
 
     def refresh(self) -> None:
         """Puts the pictures in that have changed."""
@@ -71,14 +77,12 @@ class Photographs:
                 wxyz=view.wxyz,
                 position=view.position,
             )
-            frustum.on_click(self._clicked(i, view))
+            frustum.on_click(self._clicked(view))
             self._frustums.append(frustum)
 
-    def _clicked(self, chosen: int, view: Viewpoint) -> Callable[[Any], None]:
+    def _clicked(self, view: Viewpoint) -> Callable[[Any], None]:
         def go(event: Any) -> None:
-            # From its own place a photograph would hide all that is rendered.
-            for i, frustum in enumerate(self._frustums):
-                frustum.visible = self._visible and i != chosen
+            self._leave_free(view)
             self._look_through(event.client, view)
 
         return go

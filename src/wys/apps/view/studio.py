@@ -170,7 +170,11 @@ class Studio:
 
     def undo(self) -> None:
         """Takes the last edit away, as `wys scene undo` does."""
-        self._try(self._undo)
+        try:
+            self._undo()
+        except WysError as error:
+            self.message = str(error)
+        self.changed("asked")
 
     def say(self, message: str) -> None:
         """Tells the user something."""
@@ -180,8 +184,7 @@ class Studio:
     # ---------------------------------------------------------------- inside
 
     def _begin(self, name: str, steps: Callable[[], Steps]) -> None:
-        if self.busy:
-            assert self.live is not None
+        if self.live is not None and not self.live.over:
             self.say(f"The {self.live.name} is under way; wait for its end, or stop it.")
             return
         self.message = f"The {name} begins."
@@ -209,16 +212,6 @@ class Studio:
             moved = live.step is not None and live.step.what == WORDS["fit"]
             self.changed("stepped" if moved else "told")
 
-    def _try(self, action: Callable[[], None]) -> None:
-        try:
-            if self.busy:
-                assert self.live is not None
-                raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
-            action()
-        except WysError as error:
-            self.message = str(error)
-        self.changed("asked")
-
     def _reload(self) -> None:
         """Reads the layers of the folder as it is now; strengths stay."""
         folder, old = SceneFolder.open(self.path), {x.name: x for x in self.stack.layers}
@@ -242,6 +235,8 @@ class Studio:
         self.folder, self.stack = folder, Stack(self.stack.base, tuple(layers), seen)
 
     def _undo(self) -> None:
+        if self.live is not None and not self.live.over:
+            raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
         with locked(self.path):
             folder = SceneFolder.open(self.path)
             begun = folder.unfinished

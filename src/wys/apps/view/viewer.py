@@ -26,8 +26,6 @@ from wys.image import to_uint8
 
 BEHIND = 0.03
 """Scene units by which pictures stand behind what they show, so that points on it are seen."""
-STEP_BACK = 0.6
-"""Scene units behind the first photograph's place, where one sees other photographs too."""
 PLAY_RATE = 10.0
 """Cameras a second while a path is played."""
 
@@ -67,7 +65,7 @@ class Viewer:
             show_logo=False, show_share_button=False, brand_color=(191, 54, 84)
         )
         self._server.scene.set_up_direction("+z")
-        self._first = Viewpoint.of(studio.capture.train.cameras[0]).back(STEP_BACK)
+        self._first = Viewpoint.of(studio.capture.train.cameras[0])
         self._photo = studio.capture.train.size[1] / studio.capture.train.size[0]
         camera = self._server.initial_camera
         camera.position, camera.look_at = self._first.position, self._first.target

@@ -48,12 +48,6 @@ class Viewpoint:
             return self
         return replace(self, fov=2 * math.atan(math.tan(self.fov / 2) * aspect / window))
 
-    def back(self, distance: float) -> Viewpoint:
-        """Some way behind here, looking the same way."""
-        place = torch.tensor(self.position, dtype=torch.float64)
-        x, y, z = (place - distance * rotation(self.wxyz)[:, 2]).tolist()
-        return replace(self, position=(x, y, z))
-
     @property
     def target(self) -> tuple[float, float, float]:
         """The point straight ahead that is nearest to the middle of the scene."""
