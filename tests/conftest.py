@@ -165,7 +165,9 @@ class Painter:
         t: int | torch.Tensor,
         conditioning: Conditioning,
         branches: Sequence[Branch] = ("full", "image", "none"),
+        change: bool = False,
     ) -> NoisePrediction:
+        assert not change  # It has no relevance head.
         level = self.schedule.level(t, z)
         image = conditioning.image_latents
         clean = {"full": self.painted(image), "image": image, "none": torch.zeros_like(image)}

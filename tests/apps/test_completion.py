@@ -45,7 +45,7 @@ ASKED = {
     ("scene", ""): "fit render info relevance edit undo export",
     ("scene", "re"): "render relevance",
     ("scene", "fit", "--down"): "--downscale",
-    ("edit", "photo.png", "make it red", "--guid"): "--guidance-text --guidance-image",
+    ("edit", "photo.png", "make it red", "--guid"): "--guidance-text --guidance-image --guided",
     ("edit", "photo.png", "make it red", "--dtype", "f"): "fp32 fp16",
     ("scene", "render", "fox", "--what", ""): "colour depth opacity relevance",
     ("scene", "render", "fox", "--views", "o"): "orbit",

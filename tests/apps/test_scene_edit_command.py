@@ -59,7 +59,8 @@ def test_an_interrupted_edit_goes_on_exactly(
     assert len(calls) == 2
     mine, theirs = contents(cut / "layers/01-red"), contents(whole / "layers/01-red")
     assert mine.keys() == theirs.keys()
-    assert [name for name in mine if mine[name] != theirs[name]] == ["layer.json"]
+    # The record may tell of other seconds.
+    assert {name for name in mine if mine[name] != theirs[name]} <= {"layer.json"}
     # Once more finds it done.
     capsys.readouterr()
     assert wys("edit", cut, "make the ball red", *options, "--resume") == 0
