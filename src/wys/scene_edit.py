@@ -163,7 +163,10 @@ def locate(
         state = replace(state, region=Region.empty(settings.voting))
     elif verdict == "local" and settings.region == "votes":
         how = settings.relevance or editor.settings.relevance
-        state = replace(state, region=agreed_region(values, state.views, how, settings.voting))
+        voting = settings.voting
+        if voting.rival is None:
+            voting = replace(voting, rival=editor.settings.rival)
+        state = replace(state, region=agreed_region(values, state.views, how, voting))
     taught = state.scene.with_relevance(seed)
     for step in fit_relevance(taught, state.views, fitting or RelevanceFitSettings(), seed=seed):
         if step.iteration == step.count:

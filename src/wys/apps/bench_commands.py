@@ -164,6 +164,7 @@ def bench_tune(
     world: World = "plain",
     size: Size = None,
     batch: int = 9,
+    best_map: Flag = False,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
     """Find an editor's best settings on the validation split; writes wys.json.
@@ -175,6 +176,7 @@ def bench_tune(
         world: What the scenes are drawn from.
         size: Side of the images; the editor's own if not given.
         batch: Cases edited at once.
+        best_map: Take the best map; else the cheapest of about equal ones.
     """
     from wys.apps.progress import err, progress
     from wys.apps.results import check_writable
@@ -188,7 +190,7 @@ def bench_tune(
     loaded = load_editor(editor)
     trial = None
     with progress("tuning") as advance:
-        for trial in tune(loaded, measured):
+        for trial in tune(loaded, measured, best_map=best_map):
             advance(trial.done, trial.count)
             how, edit = trial.settings.relevance, trial.settings.edit
             words = {

@@ -94,6 +94,8 @@ class SceneMapOptions:
     """Blur of the raw maps, in latent pixels (paper: 0)."""
     threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
     """Change where the relevance is at least this share of the highest, or 'auto'."""
+    rival: Annotated[float | None, own("SHARE")] = None
+    """Of things apart, change those at least this share as relevant as the first; 0: all."""
     seed: int = 0
     """Seed of all noise."""
 
@@ -110,6 +112,7 @@ class SceneMapOptions:
         voting = preset.voting
         if isinstance(self.threshold, float):
             voting = replace(voting, agreement=max(self.threshold, 1e-6))
+        voting = overridden(voting, rival=self.rival)
         return overridden(preset, relevance=maps, threshold=self.threshold, voting=voting)
 
 

@@ -26,6 +26,9 @@ class EditorSettings:
     """The longer side of the images it works on, in pixels; None: the size its network names."""
     score: ScoreSettings = field(default_factory=ScoreSettings)
     """How automatic edits are judged."""
+    rival: float = 0.9
+    """In scenes: a thing apart from what all views agree on most is meant too where it is at least
+    this share as relevant; 1: one thing alone, 0: all."""
 
 
 PAPER = EditorSettings()

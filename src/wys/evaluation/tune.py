@@ -177,8 +177,12 @@ def best_scaling(
     return top, best
 
 
-def tune(editor: Editor, cases: Cases) -> Iterator[Trial]:
-    """Tries the grids one after the other; a stage starts from the best of the stage before."""
+def tune(editor: Editor, cases: Cases, *, best_map: bool = False) -> Iterator[Trial]:
+    """Tries the grids one after the other; a stage starts from the best of the stage before.
+
+    Args:
+        best_map: take the best map, whatever it costs, not the cheapest of about equal ones.
+    """
     batches = list(cases.batches(editor))
     truth = torch.cat([pairs.mask for _, pairs in batches])
     best = replace(editor.settings, size=editor.native_size)
@@ -192,7 +196,8 @@ def tune(editor: Editor, cases: Cases) -> Iterator[Trial]:
         scored.append((score, how, way))
         yield Trial("map", replace(best, relevance=how), score, done, len(ways))
     top = max(score for score, _, _ in scored)
-    good = [entry for entry in scored if entry[0] >= top - WORTH_IOU]
+    room = 0.0 if best_map else WORTH_IOU
+    good = [entry for entry in scored if entry[0] >= top - room]
     iou, how, way = min(good, key=lambda entry: entry[2].cost)
     best = replace(best, relevance=how)
     yield Trial("map", best, iou, len(ways), len(ways))

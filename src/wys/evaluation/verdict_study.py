@@ -16,7 +16,11 @@ from torch import Tensor
 from wys.relevance import RelevanceMap, VerdictSettings
 from wys.tabletop.edits import LOCAL_KINDS
 
-QUANTILES = (0.95, 0.99, 1.0)
+QUANTILES = (0.98, 0.99, 1.0)
+"""Where a map's peak may be read. Lower ones miss objects that cover little of the image."""
+SILENCE = 5.0
+"""A false "nothing to edit" counts so many times: an edit that does nothing is worse than one that
+was not needed."""
 WHOLE_LEVELS = (0.5, 0.8, 0.9)
 
 
@@ -37,6 +41,11 @@ class VerdictErrors:
     def nothing(self) -> float:
         """The balanced error of "nothing to edit"."""
         return (self.false_edit + self.false_nothing) / 2
+
+    @property
+    def weighted(self) -> float:
+        """The same with `SILENCE`."""
+        return (self.false_edit + SILENCE * self.false_nothing) / 2
 
     @property
     def whole(self) -> float:
@@ -64,7 +73,9 @@ def verdict_errors(maps: RelevanceMap, kinds: Sequence[str]) -> VerdictErrors:
 
 
 def fit_verdict(maps: RelevanceMap, kinds: Sequence[str]) -> VerdictSettings:
-    """The limits with the least balanced errors; where kinds are missing, the limits there are.
+    """The limits with the least balanced errors; a false "nothing" counts `SILENCE` times.
+
+    Where kinds are missing, the limits there are stay.
 
     Levels lie halfway between values of the maps. The rule about noise stays if it helps.
     """
@@ -76,12 +87,12 @@ def fit_verdict(maps: RelevanceMap, kinds: Sequence[str]) -> VerdictSettings:
         found = []
         for quantile in QUANTILES:
             peak = raw.quantile(quantile, dim=1)
-            error, level = best_split(peak[absent], peak[~absent])
+            error, level = best_split(peak[absent], peak[~absent], SILENCE)
             found.append((error, quantile, level))
         _, quantile, level = min(found)
         best = replace(own, quantile=quantile, nothing_below=level)
         rivals = [best, replace(best, noise_ratio=0.0)]
-        best = min(rivals, key=lambda rule: _with(maps, rule, kinds).nothing)
+        best = min(rivals, key=lambda rule: _with(maps, rule, kinds).weighted)
     globally = ~local & ~absent
     if bool(local.any()) and bool(globally.any()):
         found = []
@@ -95,16 +106,21 @@ def fit_verdict(maps: RelevanceMap, kinds: Sequence[str]) -> VerdictSettings:
     return best
 
 
-def best_split(low: Float[Tensor, " n"], high: Float[Tensor, " m"]) -> tuple[float, float]:
+def best_split(
+    low: Float[Tensor, " n"], high: Float[Tensor, " m"], worse: float = 1.0
+) -> tuple[float, float]:
     """The least balanced error of a level that has `low` below it and `high` not, and the level.
 
     Levels lie halfway between neighbouring values; of equally good ones the middle one counts.
+
+    Args:
+        worse: how many times a wrong `high` counts.
     """
     values = torch.cat([low, high]).double().unique()
     levels = torch.cat([values[:1], (values[:-1] + values[1:]) / 2])
     wrong_low = (low[:, None] >= levels).double().mean(dim=0)
     wrong_high = (high[:, None] < levels).double().mean(dim=0)
-    error = (wrong_low + wrong_high) / 2
+    error = (wrong_low + worse * wrong_high) / 2
     ties = levels[error <= error.min() + 1e-9]
     return float(error.min()), float(ties[len(ties) // 2])
 

@@ -37,17 +37,17 @@ class RegionSettings:
     """A voxel belongs to the region where its vote is at least this share of the highest votes."""
     least: float = 0.15
     """And at least this: where all votes are lower no view knows what is meant."""
-    rival: float = 0.9
+    rival: float | None = None
     """A part of the region that stands apart from the strongest belongs to it where its mean
     relevance, in the views that take it for meant, is at least this share of that part's; 0 keeps
-    every part."""
+    every part. None takes the editor's own."""
 
     def __post_init__(self) -> None:
         if self.resolution < 2 or self.extent <= 0:
             raise WysError("a region needs a resolution of 2 voxels and an extent above 0.")
         if not 0 < self.agreement <= 1 or not 0 <= self.least <= 1:
             raise WysError("the agreement of a region is above 0, up to 1; its least vote 0 to 1.")
-        if not 0 <= self.rival <= 1:
+        if self.rival is not None and not 0 <= self.rival <= 1:
             raise WysError(f"the rival share of a region is from 0 to 1, not {self.rival}.")
 
 
@@ -195,7 +195,7 @@ def vote_region(
     highest = float(volume.flatten().topk(_few(volume)).values[-1])
     level = max(settings.agreement * highest, settings.least)
     inside = volume >= level
-    if settings.rival > 0 and bool(inside.any()):
+    if settings.rival and bool(inside.any()):
         maps = masks if maps is None else F.interpolate(maps, masks.shape[-2:], mode="bilinear")
         # Where something stands in front a view says nothing: its silence is no evidence.
         evidence = votes(maps * masks, cameras, settings) / volume.clamp(min=1e-6)
