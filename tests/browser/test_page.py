@@ -35,7 +35,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 90_000
+PATIENCE = 240_000
 """Milliseconds: a machine may be busy with something else."""
 Visitor = Callable[..., Any]
 

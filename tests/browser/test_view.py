@@ -29,7 +29,7 @@ FLAGS = [
     "--ignore-gpu-blocklist",
     "--disable-dev-shm-usage",
 ]
-PATIENCE = 60.0
+PATIENCE = 240.0
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("viser", reason="viser is not installed")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"there is no {CHROMIUM}")
