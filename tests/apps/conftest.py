@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +10,10 @@ import diffusers
 import pytest
 import transformers
 
+# Whatever is imported first while a name is patched would keep the patch for good.
+import wys.evaluation.scene_bench
+import wys.evaluation.scene_fit_bench
+import wys.scene_folder
 from wys.apps import cli
 from wys.diffusion.editor import Editor
 from wys.nerf.field import FieldSettings
@@ -22,6 +26,11 @@ Contents = Callable[[Path], dict[str, bytes]]
 Refused = Callable[..., None]
 
 
+def smaller(field: FieldSettings) -> Callable[..., FieldSettings]:
+    """The settings' constructor with these as its defaults."""
+    return partial(FieldSettings, **asdict(field))
+
+
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, editor: Editor, small_field: FieldSettings) -> None:
     """Fields of a size that a test can afford, and the tiny editor, loaded once."""
@@ -31,7 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch, editor: Editor, small_field: FieldSet
     monkeypatch.setattr("wys.scene_settings.PRESETS", presets)
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    monkeypatch.setattr("wys.nerf.field.FieldSettings", lambda: small_field)
+    monkeypatch.setattr("wys.nerf.field.FieldSettings", smaller(small_field))
     fitting = partial(RelevanceFitSettings, iterations=6, rays=64)
     monkeypatch.setattr("wys.nerf.fitting.RelevanceFitSettings", fitting)
     monkeypatch.setattr("wys.scene_edit.RelevanceFitSettings", fitting)
@@ -60,7 +69,7 @@ def fitted(wys: Wys, small_field: FieldSettings, tmp_path_factory: pytest.TempPa
     """A fitted scene that tests copy."""
     out = tmp_path_factory.mktemp("fitted") / "scene"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("wys.nerf.field.FieldSettings", lambda: small_field)
+        patch.setattr("wys.nerf.field.FieldSettings", smaller(small_field))
         assert wys("fit", *wys.data, "--out", out, *wys.fit) == 0
     return out
 

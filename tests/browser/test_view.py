@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,9 @@ def studio(
     """A tiny scene of the built-in world, fitted in a second."""
     from wys.apps.view.studio import Studio, StudioSettings
 
-    monkeypatch.setattr("wys.nerf.field.FieldSettings", lambda: small_field)
+    monkeypatch.setattr(
+        "wys.nerf.field.FieldSettings", partial(FieldSettings, **asdict(small_field))
+    )
     monkeypatch.setattr(EditorOptions, "load", lambda self: editor)
     preset = replace(PRESETS["wys"], voting=RegionSettings(resolution=24))
     monkeypatch.setattr("wys.scene_settings.PRESETS", {"wys": preset})

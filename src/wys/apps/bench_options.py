@@ -115,7 +115,10 @@ class ResultOptions:
         from wys.evaluation.report import rich_table
         from wys.store import write_json
 
-        Console().print(rich_table(rows, f"{title}: {facts}"))
+        table = rich_table(rows, f"{title}: {facts}")
+        # Squeezed into a narrow terminal, figures would lose their digits; long lines wrap.
+        needed = Console(width=1000).measure(table).maximum
+        Console(width=max(Console().width, needed)).print(table)
         if self.json is not None:
             write_json(self.json, list(rows))
             print(f"Rows in {self.json}")
