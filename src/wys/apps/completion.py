@@ -46,7 +46,7 @@ def completion(
 ) -> None:
     """Print a completion script: commands, options and their values at a press of TAB.
 
-    For this session, or, in the shell's start-up file, for every one:
+    For this shell alone, or, in the shell's start-up file, for every one:
       bash  eval "$(wys completion bash)"
       zsh   eval "$(wys completion zsh)", after compinit
       fish  wys completion fish | source
