@@ -132,6 +132,17 @@ def test_specks_neither_count_nor_stay() -> None:
     assert bool(kept[2, 2, 2]) and not bool(kept[8, 8, 8])
 
 
+def test_a_small_part_does_not_outdo_a_large_one() -> None:
+    inside = torch.zeros(16, 16, 16, dtype=torch.bool)
+    inside[1:9, 1:9, 1:9] = True
+    inside[12:15, 12:15, 12:15] = True
+    evidence = torch.full(inside.shape, 0.8)
+    evidence[12:15, 12:15, 12:15] = 0.9
+    assert bool(strongest_parts(inside, evidence, 1.0)[2, 2, 2])
+    evidence[12:15, 12:15, 12:15] = 0.7
+    assert not bool(strongest_parts(inside, evidence, 0.9)[13, 13, 13])
+
+
 def test_no_votes_no_region() -> None:
     region = vote_region(torch.zeros(4, 1, 8, 8), ring(4))
     assert region.is_empty

@@ -209,15 +209,17 @@ def strongest_parts(
     """The connected parts whose mean evidence is at least a share of the strongest part's.
 
     An editor that is unsure which object is meant marks several; over many views the right one
-    gains. Parts of a few voxels neither count nor stay.
+    gains. Parts of a few voxels neither count nor stay, and none sets the standard that is small
+    beside the largest: where wrong views happen to meet, few of them agree on much.
     """
     labels = connected_parts(inside)
     names, counts = labels[inside].unique(return_counts=True)
-    names = names[counts >= _few(inside)]
+    large = counts >= _few(inside)
+    names, counts = names[large], counts[large]
     if len(names) == 0:
         return inside
     means = torch.stack([evidence[labels == name].mean() for name in names])
-    kept = names[means >= share * means.max()]
+    kept = names[means >= share * means[10 * counts >= counts.max()].max()]
     return torch.isin(labels, kept)
 
 
