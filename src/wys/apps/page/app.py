@@ -29,6 +29,8 @@ from wys.errors import WysError
 Updates = dict[Any, Any]
 """New values or properties of parts, by part."""
 
+WORKING = "class='told busy'"
+"""Stands in every message of a job that goes on."""
 LOOKING = "Looking for what the instruction changes"
 SHOW_RESULT = """() => {
     document.querySelector("#slider")?.scrollIntoView({ behavior: "smooth", block: "nearest" });
@@ -108,9 +110,11 @@ class Page(Layout):
             # The first answer does not wait in the line.
             begun = event(self._begin, None, queue=False, **quiet)
             running.append(begun.then(job, form, **work))
+            running[-1].then(self._settle, self.message, queue=False, **quiet)
         # On a phone the result lies below what is on the screen.
         running[-1].then(None, js=SHOW_RESULT, api_visibility="private")
-        self.cancel_button.click(self._cancel, None, cancels=running, queue=False, **quiet)
+        said = quiet | {"outputs": self.message}
+        self.cancel_button.click(self._cancel, self.message, cancels=running, queue=False, **said)
         self.variant_gallery.select(self._choose_variant, self.visit, **quiet)
         self.history.select(self._choose_past, self.visit, **quiet)
         self.use_button.click(self._use, self.visit, **quiet)
@@ -211,7 +215,14 @@ class Page(Layout):
         # What was marked on another map says nothing about this one.
         return visit, replace(wish, marks=Marks()), self._staged(visit) | numbers
 
-    def _cancel(self) -> Updates:
+    def _cancel(self, message: str) -> str:
+        return working("Cancelling") if WORKING in message else message
+
+    def _settle(self, message: str) -> Updates:
+        """After any end of a job. One that still seems to work was cancelled; only now has the
+        browser let go of it, and would take another one on."""
+        if WORKING not in message:
+            return {}
         return self._idle() | {self.message: told("Cancelled. What was finished before is kept.")}
 
     # ---- handlers: results
@@ -263,7 +274,7 @@ class Page(Layout):
             self.look_button: gr.Button(visible=False),
             self.edit_button: gr.Button(visible=False),
             self.cancel_button: gr.Button(visible=True),
-            self.message: f"<div class='told busy' role='status'><progress></progress>{what}</div>",
+            self.message: working(what),
         }
 
     def _idle(self) -> Updates:
@@ -299,6 +310,11 @@ def _wish(
     return Wish(instruction, editor or "", Marks.read(marks), int(seed or 0), int(variants), guide)
 
 
+def working(what: str, extent: str = "") -> str:
+    """The message of a job that goes on; `extent` are the attributes of its bar."""
+    return f"<div {WORKING} role='status'><progress{extent}></progress>{what}</div>"
+
+
 def _newest_first(visit: Visit) -> list[int]:
     return list(reversed(range(len(visit.outcomes))))
 
@@ -313,11 +329,8 @@ def _verdict(visit: Visit, more: str = "") -> str:
 
 
 def _bar(progress: jobs.Progress, left: TimeLeft) -> str:
-    return (
-        f"<div class='told busy' role='status'><progress max='{progress.count}' "
-        f"value='{progress.done}'></progress>Step {progress.done} of {progress.count}, "
-        f"{left.in_words} left</div>"
-    )
+    step = f"Step {progress.done} of {progress.count}, {left.in_words} left"
+    return working(step, f" max='{progress.count}' value='{progress.done}'")
 
 
 def _figures(rows: Sequence[tuple[str, str]]) -> str:
