@@ -7,14 +7,19 @@ stands where in the image before. They teach it to see shapes and materials and 
 objects; the exported editor does not have them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D, CrossAttnUpBlock2D
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from wys.tabletop.world import COLOURS, MATERIALS, SHAPES
@@ -63,6 +68,8 @@ class LossSettings:
     made from that, and the edited image's gives part of the answer away, even in strong noise."""
     high_share: float = 0.4
     """Share of the timesteps that are drawn from [900, 1000), the others from [0, 1000)."""
+    deep: float = 0.5
+    """Weight of all of these but the first where the text is attended to, beside the output."""
     drop: float = 0.05
     """Probability to drop the instruction alone, the image alone, and both: three times this."""
 
@@ -75,8 +82,41 @@ class Heads:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Latent, change, target, shapes (the first is none), materials, colours."""
-        return (self.latent, 1, 1, 1 + len(SHAPES), len(MATERIALS), len(COLOURS))
+        """Latent, and those of the labels."""
+        return (self.latent, *LABELS)
+
+
+LABELS = (1, 1, 1 + len(SHAPES), len(MATERIALS), len(COLOURS))
+"""Channels of change, target, shapes (the first is none), materials, colours."""
+
+
+class DeepSupervision(nn.Module):
+    """Predictions of the labels where image and text meet (deep supervision, Lee et al. 2015).
+
+    What stands where has to be known before a word can be tied to it. Taught at the output alone, a
+    network names shapes there, above its last cross-attention, and never learns which word means
+    which; colours, which are plain in the latent, it does tie.
+
+    Args:
+        unet: after each of its forward passes `predictions` holds those of that pass.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        super().__init__()
+        self.predictions: list[Float[Tensor, "b k h w"]] = []
+        self.heads = nn.ModuleList()
+        unet.register_forward_pre_hook(lambda module, args: self.predictions.clear())
+        for block in (*unet.down_blocks, *unet.up_blocks):
+            if isinstance(block, CrossAttnDownBlock2D | CrossAttnUpBlock2D):
+                attention = block.attentions[-1]
+                assert isinstance(attention, Transformer2DModel)
+                width = attention.norm.num_channels
+                head = nn.Sequential(nn.GroupNorm(1, width), nn.Conv2d(width, sum(LABELS), 1))
+                self.heads.append(head)
+                attention.register_forward_hook(partial(self._predict, head))
+
+    def _predict(self, head: nn.Module, module: nn.Module, args: object, output: Any) -> None:
+        self.predictions.append(head(output[0]))
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -247,40 +287,63 @@ def class_loss(
 
 
 def losses(
-    output: Float[Tensor, "b k h w"], batch: Batch, given: Noised, settings: LossSettings
+    output: Float[Tensor, "b k h w"],
+    batch: Batch,
+    given: Noised,
+    settings: LossSettings,
+    deep: Sequence[Float[Tensor, "b c h2 w2"]] = (),
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum, and each loss by name.
+
+    Args:
+        deep: predictions of the labels elsewhere in the UNet, at lower resolution.
+    """
+    latent = given.clean.shape[1]
+    clean, labels = output.float().split((latent, sum(LABELS)), dim=1)
+    parts = {"clean": diffusion_loss(clean, given.clean, batch.changed, settings.changed_weight)}
+    parts |= label_losses(labels, batch, given)
+    total = _weighted_sum(parts, settings)
+    for labels in deep:
+        elsewhere = label_losses(labels.float(), batch, given)
+        total = total + settings.deep * _weighted_sum(elsewhere, settings)
+    return total, parts
+
+
+def label_losses(
+    labels: Float[Tensor, "b k h w"], batch: Batch, given: Noised
+) -> dict[str, Tensor]:
+    """The losses of the labels' predictions, at the batch's resolution or a fraction of it.
 
     The change and the target are learnt where image and instruction are given, classes where the
     image is; without labels (a slot count of zero) only the change is.
     """
-    heads = Heads(given.clean.shape[1])
-    clean, change, target, shape, material, colour = output.float().split(heads.sizes, dim=1)
+    change, target, shape, material, colour = labels.split(LABELS, dim=1)
+    factor = batch.changed.shape[-1] // labels.shape[-1]
+    changed, coverage = (F.avg_pool2d(v, factor) for v in (batch.changed, batch.coverage))
     both = given.has_text & given.has_image
     parts = {
-        "clean": diffusion_loss(clean, given.clean, batch.changed, settings.changed_weight),
-        "change": _mean_of(balanced_bce(change, batch.changed), both),
-        "overlap": _mean_of(dice_loss(change, batch.changed), both),
+        "change": _mean_of(balanced_bce(change, changed), both),
+        "overlap": _mean_of(dice_loss(change, changed), both),
     }
-    if batch.coverage.shape[1] == 0:
-        return _weighted_sum(parts, settings), parts
-    slots = torch.arange(batch.coverage.shape[1], device=output.device)
+    if coverage.shape[1] == 0:
+        return parts
+    slots = torch.arange(coverage.shape[1], device=labels.device)
     is_target = (batch.target[:, None] == slots + 1)[..., None, None]
-    silhouette = (batch.coverage * is_target).sum(1, keepdim=True)
+    silhouette = (coverage * is_target).sum(1, keepdim=True)
     parts["target"] = _mean_of(balanced_bce(target, silhouette), both & (batch.target > 0))
-    shapes = class_shares(batch.coverage, batch.shapes, len(SHAPES))
+    shapes = class_shares(coverage, batch.shapes, len(SHAPES))
     none = (1 - shapes.sum(1, keepdim=True)).clamp(min=0)
     shape_log = F.log_softmax(shape, dim=1)
     on_objects = _mean_over(
         -(shapes * shape_log[:, 1:]).sum(1, keepdim=True), shapes.sum(1, keepdim=True)
     )
     elsewhere = _mean_over(-shape_log[:, :1], none)
-    materials = class_shares(batch.coverage, batch.materials, len(MATERIALS))
-    colours = class_shares(batch.coverage, batch.colours, len(COLOURS))
+    materials = class_shares(coverage, batch.materials, len(MATERIALS))
+    colours = class_shares(coverage, batch.colours, len(COLOURS))
     parts["shape"] = _mean_of((on_objects + elsewhere) / 2, given.has_image)
     parts["material"] = _mean_of(class_loss(material, materials), given.has_image)
     parts["colour"] = _mean_of(class_loss(colour, colours), given.has_image)
-    return _weighted_sum(parts, settings), parts
+    return parts
 
 
 def _weighted_sum(parts: dict[str, Tensor], settings: LossSettings) -> Tensor:

@@ -14,6 +14,7 @@ from wys.errors import WysError
 from wys.seeds import generator
 from wys.store import read_json, read_tensors
 from wys.training.denoiser import (
+    DeepSupervision,
     Heads,
     LossSettings,
     NetworkSettings,
@@ -69,8 +70,10 @@ class DenoiserSettings:
     """Last learning rate, as a fraction of the highest."""
     group: int = 2
     """Instructions for the same scene that stand together in a batch."""
-    easy_images: int = 0
-    """Images in the beginning that come from scenes of at most two objects."""
+    emphasis: tuple[float, float, float, float] = (1.0, 1.0, 4.0, 10.0)
+    """How often triplets are drawn, relative to each other, whose instruction tells its object by
+    nothing (there is none, or no other), its colour, other words, its place. Most objects can be
+    told by colour, and a network that has learnt this much tries no further."""
     seed: int = 0
     """Seed of the weights, batches and noise."""
     validation: int = 256
@@ -105,6 +108,13 @@ def build_networks(
     return unet, text
 
 
+def deep_supervision(settings: DenoiserSettings, unet: UNet2DConditionModel) -> DeepSupervision:
+    """The untrained heads inside the UNet."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return DeepSupervision(unet)
+
+
 def take_weights(unet: UNet2DConditionModel, text: CLIPTextModel, editor: Path) -> None:
     """Gives untrained networks the weights of an editor; auxiliary outputs stay untrained.
 
@@ -136,7 +146,8 @@ def load_networks(
     """The trained networks with averaged weights, on the CPU, and the images they have seen."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
-    learner = Learner({"unet": unet, "text": text}, settings.optimiser, Accelerator(cpu=True))
+    modules = {"unet": unet, "text": text, "deep": deep_supervision(settings, unet)}
+    learner = Learner(modules, settings.optimiser, Accelerator(cpu=True))
     learner.load(out / "state" / "denoiser.safetensors")
     learner.ema.copy_to_parameters()
     return unet.eval(), text.eval(), learner.position.images
@@ -165,7 +176,8 @@ def train_denoiser(
     vae = load_vae().to(device)
     scale = float(read_json(out / "latents" / "scale.json")["scaling_factor"])
     sets = {
-        phase.size: LatentSet(out / "latents", "train", phase.size) for phase in settings.phases
+        phase.size: LatentSet(out / "latents", "train", phase.size, settings.emphasis)
+        for phase in settings.phases
     }
     held_out = {
         phase.size: LatentSet(out / "latents", "validation", phase.size).first(settings.validation)
@@ -178,7 +190,9 @@ def train_denoiser(
         unet.to(memory_format=torch.channels_last)
     if start is not None and not state.exists():
         take_weights(unet, text, start)
-    learner = Learner({"unet": unet, "text": text}, settings.optimiser, accelerator)
+    deep = deep_supervision(settings, unet)
+    modules = {"unet": unet, "text": text, "deep": deep}
+    learner = Learner(modules, settings.optimiser, accelerator)
     if state.exists():
         learner.load(state)
     schedule = Schedule(settings.images, settings.peak_rate, settings.warmup, settings.final_rate)
@@ -201,13 +215,12 @@ def train_denoiser(
             "denoiser batch",
         )
         count = share_of(now.batch)
-        easy = 2 if learner.position.images < settings.easy_images else None
-        batch = sets[now.size].draw(count, settings.group, draw, easy)
+        batch = sets[now.size].draw(count, settings.group, draw)
         batch.tokens = garble(batch.tokens, draw)
         given = random_noise(batch, scale, settings.losses, draw, alphas, null_tokens)
         with accelerator.autocast():
             output = predict(fast_unet, text, given)
-        return losses(output, batch.to(device), given, settings.losses)
+        return losses(output, batch.to(device), given, settings.losses, deep.predictions)
 
     def evaluate() -> dict[str, float]:
         unet.eval(), text.eval()

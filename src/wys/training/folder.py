@@ -42,6 +42,7 @@ class FolderBatch:
     shapes: Int[Tensor, "b slots"]
     colours: Int[Tensor, "b slots"]
     materials: Int[Tensor, "b slots"]
+    descriptions: Sequence[None]
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Folder:
             shapes=nothing,
             colours=nothing,
             materials=nothing,
+            descriptions=[None] * n,
         )
 
 

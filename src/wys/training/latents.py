@@ -6,7 +6,7 @@ pixels of a latent pixel (8 bit shares of its area).
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from wys.image import from_uint8, to_model, to_uint8
 from wys.store import read_json, read_metadata, read_tensors, write_tensors
 from wys.tabletop.world import Split
 from wys.training.parallel import compiled
-from wys.training.triplets import ShardFile, find_shards, unpack_bits
+from wys.training.triplets import NAMINGS, ShardFile, find_shards, unpack_bits
 
 ENCODED_AT_ONCE = 64
 """Images of 64 pixels in a batch of the encoder; fewer of larger ones."""
@@ -47,6 +47,8 @@ class Batch:
     materials: Int[Tensor, "b slots"]
     target: Int[Tensor, " b"]
     """Slot + 1 of the named object, 0 where there is none."""
+    naming: Int[Tensor, " b"]
+    """What the object is named by, as an index into NAMINGS."""
     tokens: Int[Tensor, "b length"]
     kinds: list[str]
 
@@ -151,7 +153,7 @@ def encode_shards(
                 "changed": pool_mask(raw["changed"], factor),
                 "coverage": pool_ids(raw["object_ids"], raw["shapes"].shape[1], factor),
                 "tokens": tokenise(tokenizer, shard.instructions).to(torch.int16),
-                **{k: raw[k] for k in ("shapes", "colours", "materials", "target", "scene")},
+                **{k: raw[k] for k in _LABELS},
             }
             texts = {
                 "kinds": json.dumps(shard.kinds),
@@ -168,6 +170,9 @@ def encode_shards(
             break
         time.sleep(10)
     accelerator.wait_for_everyone()
+
+
+_LABELS = ("shapes", "colours", "materials", "target", "scene", "naming")
 
 
 def _encoded(shard: ShardFile, out: Path) -> Path:
@@ -198,11 +203,6 @@ class LatentShard:
         scene = self.tensors["scene"]
         return torch.searchsorted(scene, torch.arange(self.scenes + 1, dtype=scene.dtype)).tolist()
 
-    @cached_property
-    def objects(self) -> list[int]:
-        """Number of objects in each scene."""
-        return (self.tensors["shapes"] >= 0).sum(1).tolist()
-
     @property
     def scenes(self) -> int:
         return self.tensors["before"].shape[0]
@@ -220,6 +220,7 @@ class LatentShard:
             colours=t["colours"][scene].long(),
             materials=t["materials"][scene].long(),
             target=t["target"][rows].long(),
+            naming=t["naming"][rows].long(),
             tokens=t["tokens"][rows].long(),
             kinds=[self.kinds[int(row)] for row in rows],
         )
@@ -237,13 +238,26 @@ def concatenate(batches: list[Batch]) -> Batch:
 class LatentSet:
     """The latents of a split at one size; looks for new shards every minute.
 
+    Args:
+        emphasis: how often triplets are drawn, relative to each other, by what they are named by.
+        every: seconds between two looks.
+
     Raises:
         WysError: there are none.
     """
 
-    def __init__(self, folder: Path, split: Split, size: int, every: float = 60.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        split: Split,
+        size: int,
+        emphasis: Sequence[float] = (1.0,) * len(NAMINGS),
+        every: float = 60.0,
+    ) -> None:
         self.folder, self.split, self.size, self.every = folder, split, size, every
+        self._emphasis = torch.tensor(emphasis)
         self._shards: list[LatentShard] = []
+        self._odds: dict[Path, tuple[Tensor, Tensor]] = {}
         self._looked = -float("inf")
 
     def shards(self) -> list[LatentShard]:
@@ -265,25 +279,26 @@ class LatentSet:
         shard = self.shards()[0]
         return shard.rows(torch.arange(min(count, len(shard.kinds))))
 
-    def draw(
-        self, count: int, group: int, draw: torch.Generator, most_objects: int | None = None
-    ) -> Batch:
-        """Random triplets, in groups of up to `group` that share their scene.
+    def _odds_of(self, shard: LatentShard) -> tuple[Tensor, Tensor]:
+        """The odds of each of a shard's triplets and scenes to be drawn."""
+        if shard.path not in self._odds:
+            rows = self._emphasis[shard.tensors["naming"].long()]
+            scenes = torch.zeros(shard.scenes).index_add(0, shard.tensors["scene"].long(), rows)
+            self._odds[shard.path] = rows, scenes
+        return self._odds[shard.path]
 
-        Args:
-            most_objects: take scenes with more objects only where none with fewer is found.
-        """
+    def draw(self, count: int, group: int, draw: torch.Generator) -> Batch:
+        """Random triplets, in groups of up to `group` that share their scene."""
         shards = self.shards()
-        sizes = torch.tensor([float(shard.scenes) for shard in shards])
+        odds = torch.stack([self._odds_of(shard)[1].sum() for shard in shards])
         batches: list[Batch] = []
         while count > 0:
-            for _ in range(20):
-                shard = shards[int(torch.multinomial(sizes, 1, generator=draw))]
-                scene = int(torch.randint(shard.scenes, (), generator=draw))
-                if most_objects is None or shard.objects[scene] <= most_objects:
-                    break
+            shard = shards[int(torch.multinomial(odds, 1, generator=draw))]
+            rows, scenes = self._odds_of(shard)
+            scene = int(torch.multinomial(scenes, 1, generator=draw))
             first, last = shard.starts[scene], shard.starts[scene + 1]
-            chosen = torch.randperm(last - first, generator=draw)[: min(group, count)]
+            size = min(group, count, last - first)
+            chosen = torch.multinomial(rows[first:last], size, generator=draw)
             batches.append(shard.rows(first + chosen))
-            count -= len(chosen)
+            count -= size
         return concatenate(batches)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -21,6 +21,7 @@ from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
 from wys.store import read_metadata, read_tensors, write_json, write_tensors
 from wys.tabletop.edits import KINDS
+from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import CLOSE_UP, FULL, PLAIN, Split
 from wys.training.folder import FolderBatch
@@ -55,6 +56,20 @@ class DataSettings:
 
 Triplets = Pairs | FolderBatch
 """A batch of triplets; without labels in the second."""
+
+Naming = Literal["nothing", "colour", "words", "position"]
+"""What an instruction tells its object by: its colour, other words, its place; or it has no object
+to tell from others."""
+NAMINGS: tuple[Naming, ...] = get_args(Naming)
+
+
+def naming(description: Description | None, alone: bool) -> Naming:
+    """What a description tells its object by; nothing is needed where the object is alone."""
+    if description is None or alone:
+        return "nothing"
+    if description.position is not None:
+        return "position"
+    return "words" if description.colour is None else "colour"
 
 
 class Source(Protocol):
@@ -145,7 +160,8 @@ def shard_tensors(pairs: Triplets, edits_per_scene: int) -> dict[str, Tensor]:
     """The tensors of a shard, images as 8 bit. Before images stand once per scene.
 
     Keys: before [s 3 h w], object_ids [s h w], shapes, colours, materials [s 5] (-1: no object),
-    after [n 3 h w], changed [n h w/8] (one bit a pixel), target [n], scene [n] (row of before).
+    after [n 3 h w], changed [n h w/8] (one bit a pixel), target [n], scene [n] (row of before),
+    naming [n] (index into NAMINGS).
     """
     every = slice(None, None, edits_per_scene)
     n, slots = pairs.shapes.shape
@@ -155,6 +171,8 @@ def shard_tensors(pairs: Triplets, edits_per_scene: int) -> dict[str, Tensor]:
         name: torch.where(present, getattr(pairs, name)[every], -1).to(torch.int8)
         for name in ("shapes", "colours", "materials")
     }
+    alone = ((present.sum(1) < 2)[torch.arange(n) // edits_per_scene] & (pairs.target > 0)).tolist()
+    names = [naming(*pair) for pair in zip(pairs.descriptions, alone, strict=True)]
     return {
         "before": to_uint8(pairs.before[every]),
         "object_ids": pairs.object_ids[every].to(torch.uint8),
@@ -163,6 +181,7 @@ def shard_tensors(pairs: Triplets, edits_per_scene: int) -> dict[str, Tensor]:
         "changed": pack_bits(pairs.mask),
         "target": pairs.target.to(torch.uint8),
         "scene": torch.arange(n, dtype=torch.int32) // edits_per_scene,
+        "naming": torch.tensor([NAMINGS.index(name) for name in names], dtype=torch.uint8),
     }
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from wys.seeds import normal
 from wys.training.denoiser import Heads, LossSettings, Noised, diffusion_loss, noised
 from wys.training.latents import Batch
+from wys.training.triplets import NAMINGS
 
 Predict = Callable[[Noised], Float[Tensor, "b k h w"]]
 """The UNet's output channels for a noised batch."""
@@ -87,6 +88,8 @@ def validate(
         if name == "target_head":
             continue
         figures.update(by_kind(f"grounding_{name}", right, local, batch.kinds))
+        names = [NAMINGS[number] for number in batch.naming.tolist()]
+        figures.update(by_kind(f"grounding_{name}_by", right, local, names))
     objects = (batch.coverage.sum(dim=(2, 3)) >= 0.5).sum(1).clamp(min=1)
     figures["grounding_chance"] = float((1 / objects)[local].mean())
     return figures

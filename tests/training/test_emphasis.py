@@ -1,0 +1,176 @@
+"""What is drawn how often, and what is taught inside the UNet."""
+
+import json
+
+import pytest
+import torch
+
+from wys.store import write_tensors
+from wys.tabletop.instructions import Description
+from wys.tabletop.pairs import make_pairs
+from wys.tabletop.world import PLAIN
+from wys.training.denoiser import (
+    LABELS,
+    DeepSupervision,
+    Heads,
+    LossSettings,
+    NetworkSettings,
+    Noised,
+    build_unet,
+    label_losses,
+    losses,
+)
+from wys.training.latents import Batch, LatentSet
+from wys.training.triplets import NAMINGS, naming, shard_tensors
+
+CHANNELS = 4
+
+
+@pytest.mark.parametrize(
+    ("description", "alone", "expected"),
+    [
+        (None, False, "nothing"),
+        (Description(shape="cube"), True, "nothing"),
+        (Description(shape="cube"), False, "words"),
+        (Description(size="small", material="metal"), False, "words"),
+        (Description(shape="cube", colour="red"), False, "colour"),
+        (Description(colour="red", position="leftmost"), False, "position"),
+    ],
+)
+def test_objects_are_told_by_the_plainest_of_their_words(description, alone, expected):
+    assert naming(description, alone) == expected
+
+
+def test_a_shard_knows_what_its_objects_are_named_by():
+    pairs = make_pairs(3, "train", 0, 16, size=16, scene_range=PLAIN, edits_per_scene=4)
+    tensors = shard_tensors(pairs, 4)
+    several = (tensors["shapes"] >= 0).sum(1)[tensors["scene"]] > 1
+    for i, description in enumerate(pairs.descriptions):
+        name = NAMINGS[int(tensors["naming"][i])]
+        if description is None or not several[i]:
+            assert name == "nothing"
+        else:
+            assert (name == "colour") == (description.colour is not None) or name == "position"
+
+
+def latents(folder, naming_of_rows):
+    """A set of 3 shards of scenes with 4 triplets, all alike but for their number and naming."""
+    rows = torch.tensor(naming_of_rows, dtype=torch.uint8)
+    for shard in range(3):
+        n = len(rows)
+        scenes = n // 4
+        tensors = {
+            "before": torch.zeros(scenes, CHANNELS, 4, 4).half(),
+            "after": torch.arange(n).half().view(-1, 1, 1, 1).expand(-1, CHANNELS, 4, 4).clone(),
+            "changed": torch.zeros(n, 4, 4, dtype=torch.uint8),
+            "coverage": torch.zeros(scenes, 2, 4, 4, dtype=torch.uint8),
+            **{
+                k: torch.zeros(scenes, 2, dtype=torch.int8)
+                for k in ("shapes", "colours", "materials")
+            },
+            "target": torch.ones(n, dtype=torch.uint8),
+            "tokens": torch.zeros(n, 8, dtype=torch.int16),
+            "scene": torch.arange(n, dtype=torch.int32) // 4,
+            "naming": rows,
+        }
+        texts = {"kinds": json.dumps(["remove"] * n), "instructions": json.dumps(["x"] * n)}
+        write_tensors(folder / "16" / f"train-{shard:08d}.safetensors", tensors, texts)
+
+
+def test_triplets_are_drawn_as_often_as_asked(tmp_path):
+    latents(tmp_path, [0, 1, 2, 3] * 8)
+    emphasis = (1.0, 0.0, 2.0, 5.0)
+    drawn = LatentSet(tmp_path, "train", 16, emphasis).draw(
+        4000, 1, torch.Generator().manual_seed(0)
+    )
+    shares = torch.bincount(drawn.naming, minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor(emphasis) / 8, atol=0.03, rtol=0)
+
+
+def test_a_group_shares_its_scene_and_repeats_nothing(tmp_path):
+    latents(tmp_path, [2, 0, 0, 0, 1, 3, 3, 0])
+    drawn = LatentSet(tmp_path, "train", 16).draw(200, 2, torch.Generator().manual_seed(1))
+    number = drawn.after[:, 0, 0, 0].long()
+    first, second = number[::2], number[1::2]
+    assert torch.equal(first // 4, second // 4) and (first != second).all()
+
+
+@pytest.fixture
+def unet():
+    torch.manual_seed(0)
+    settings = NetworkSettings(text_width=16, channels=(16, 16, 32), groups=8)
+    return build_unet(settings, CHANNELS, sum(Heads(CHANNELS).sizes), 16)
+
+
+def run(unet):
+    """One forward pass of random values."""
+    draw = torch.Generator().manual_seed(2)
+    sample = torch.randn(2, 2 * CHANNELS, 16, 16, generator=draw)
+    text = torch.randn(2, 5, 16, generator=draw)
+    return unet(sample, torch.tensor([800, 10]), encoder_hidden_states=text).sample
+
+
+def test_labels_are_predicted_wherever_text_is_attended_to(unet):
+    deep = DeepSupervision(unet)
+    plain = run(unet)
+    assert [tuple(p.shape) for p in deep.predictions] == [
+        (2, sum(LABELS), side, side) for side in (8, 4, 4, 8)
+    ]
+    first = [p.clone() for p in deep.predictions]
+    assert torch.equal(run(unet), plain)
+    # Those of the last pass, not of all passes.
+    assert len(deep.predictions) == 4
+    assert all(torch.equal(a, b) for a, b in zip(first, deep.predictions, strict=True))
+
+
+def example():
+    """A batch of two with a target each, and how it was noised."""
+    coverage = torch.zeros(2, 2, 16, 16)
+    coverage[:, 0, :8, :8] = 1
+    coverage[:, 1, 8:, 8:] = 1
+    batch = Batch(
+        before=torch.zeros(2, CHANNELS, 16, 16),
+        after=torch.zeros(2, CHANNELS, 16, 16),
+        changed=coverage[:, :1],
+        coverage=coverage,
+        shapes=torch.tensor([[0, 1], [2, 0]]),
+        colours=torch.tensor([[0, 1], [2, 0]]),
+        materials=torch.tensor([[0, 1], [1, 0]]),
+        target=torch.tensor([1, 2]),
+        naming=torch.tensor([1, 2]),
+        tokens=torch.zeros(2, 5).long(),
+        kinds=["remove", "shape"],
+    )
+    both = torch.ones(2).bool()
+    clean = torch.zeros(2, CHANNELS, 16, 16)
+    return batch, Noised(torch.zeros(2, 8, 16, 16), torch.zeros(2), clean, batch.tokens, both, both)
+
+
+def test_a_coarser_prediction_costs_what_it_costs_where_regions_keep_their_shape():
+    batch, given = example()
+    values = torch.randn(2, sum(LABELS), 2, 2, generator=torch.Generator().manual_seed(3))
+    fine, coarse = (
+        label_losses(values.repeat_interleave(k, -1).repeat_interleave(k, -2), batch, given)
+        for k in (8, 4)
+    )
+    assert (
+        fine.keys()
+        == coarse.keys()
+        == {*["change", "overlap", "target", "shape", "material", "colour"]}
+    )
+    for name, value in fine.items():
+        # One pixel is added to the overlap's areas, whatever its size.
+        assert float(coarse[name]) == pytest.approx(float(value), abs=2e-2), name
+
+
+def test_what_is_taught_inside_reaches_the_layers_below(unet):
+    deep = DeepSupervision(unet)
+    batch, given = example()
+    only_deep = LossSettings(clean=0.0, deep=1.0)
+    total, parts = losses(run(unet).detach(), batch, given, only_deep, deep.predictions)
+    total.backward()
+    lowest = unet.down_blocks[1].attentions[0].transformer_blocks[0].attn2.to_k.weight
+    assert lowest.grad is not None and float(lowest.grad.abs().max()) > 0
+    assert unet.conv_out.weight.grad is None
+    alone, _ = losses(run(unet).detach(), batch, given, only_deep)
+    assert total.item() > alone.item() and set(parts) >= {"clean", "target"}
