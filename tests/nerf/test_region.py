@@ -61,8 +61,26 @@ def test_votes_are_the_mean_over_the_views_that_see_a_voxel() -> None:
                     weight = max(0.0, 1 - abs(x - column)) * max(0.0, 1 - abs(y - row))
                     value += weight * float(maps[i, 0, row, column])
             values.append(value)
-        expected = sum(values) / len(values) if values else 0.0
+        expected = sum(values) / 3 if len(values) == 3 else 0.0
         assert abs(float(found[voxel]) - expected) < 1e-4
+
+
+def test_what_a_few_views_alone_have_in_frame_is_no_part_of_the_region() -> None:
+    # Close cameras: the corners of the box lie in the frames of a few of them.
+    cameras, centre = ring(8), torch.tensor([0.2, 0.1, 0.0])
+    poses = cameras.world_from_camera.clone()
+    poses[:, :3, 3] *= 0.6
+    cameras = Camera(cameras.intrinsics, poses, cameras.width, cameras.height)
+    how = RegionSettings(resolution=48, agreement=0.9)
+    region = vote_region(silhouettes(cameras, centre, 0.4), cameras, how)
+    points = region.inside.nonzero() + 0.5
+    points = points / 48 * 2 - 1
+    assert len(points) > 100
+    framed = torch.zeros(len(points))
+    for i in range(8):
+        pixels, depth = cameras[i].project(points * how.extent)
+        framed += (depth > 0) & ((pixels >= 0) & (pixels <= 48)).all(dim=-1)
+    assert float(framed.min()) >= 3
 
 
 def test_silhouettes_of_a_ball_carve_out_the_ball() -> None:

@@ -9,6 +9,7 @@ outvote them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +38,9 @@ class RegionSettings:
     """A voxel belongs to the region where its vote is at least this share of the highest votes."""
     least: float = 0.15
     """And at least this: where all votes are lower no view knows what is meant."""
+    quorum: float = 0.2
+    """A voxel is voted on only where it lies in the frames of at least this share of the views, and
+    of three: a single view would agree with itself on all that stands between it and its mask."""
     rival: float | None = None
     """A part of the region that stands apart from the strongest belongs to it where its mean
     relevance, in the views that take it for meant, is at least this share of that part's; 0 keeps
@@ -47,6 +51,8 @@ class RegionSettings:
             raise WysError("a region needs a resolution of 2 voxels and an extent above 0.")
         if not 0 < self.agreement <= 1 or not 0 <= self.least <= 1:
             raise WysError("the agreement of a region is above 0, up to 1; its least vote 0 to 1.")
+        if not 0 <= self.quorum <= 1:
+            raise WysError(f"the quorum of a region is from 0 to 1, not {self.quorum}.")
         if self.rival is not None and not 0 <= self.rival <= 1:
             raise WysError(f"the rival share of a region is from 0 to 1, not {self.rival}.")
 
@@ -157,7 +163,7 @@ def region_mask(scene: Scene, region: Region, camera: Camera) -> Bool[Tensor, "1
 def votes(
     maps: Float[Tensor, "n 1 hm wm"], cameras: Camera, settings: RegionSettings
 ) -> Float[Tensor, "r r r"]:
-    """The mean relevance of each voxel over the views in whose frame it lies; 0 where none is.
+    """The mean relevance of each voxel over the views in whose frame it lies; 0 without a quorum.
 
     Args:
         maps: relevance in [0, 1] of n views, or their masks, at any resolution.
@@ -174,7 +180,8 @@ def votes(
         value = F.grid_sample(maps[i][None], place[None, None], align_corners=False)[0, 0, 0]
         total += torch.where(framed, value, 0.0)
         seen += framed
-    return (total / seen.clamp(min=1)).reshape(r, r, r)
+    least = max(min(3, len(maps)), math.ceil(settings.quorum * len(maps)))
+    return torch.where(seen >= least, total / seen.clamp(min=1), 0.0).reshape(r, r, r)
 
 
 def vote_region(
