@@ -165,6 +165,7 @@ def bench_tune(
     size: Size = None,
     batch: int = 9,
     best_map: Flag = False,
+    scenes: int = 0,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
     """Find an editor's best settings on the validation split; writes wys.json.
@@ -177,12 +178,14 @@ def bench_tune(
         size: Side of the images; the editor's own if not given.
         batch: Cases edited at once.
         best_map: Take the best map; else the cheapest of about equal ones.
+        scenes: Also find 'rival', for scene edits, on so many posed scenes of the world.
     """
     from wys.apps.progress import err, progress
     from wys.apps.results import check_writable
     from wys.diffusion.settings import settings_as_json
     from wys.evaluation.cases import Cases
     from wys.evaluation.tune import tune
+    from wys.evaluation.tune_scene import tune_rival
     from wys.store import write_json
 
     measured = Cases(cases, seed, "validation", world, size, batch)
@@ -207,7 +210,12 @@ def bench_tune(
             )
             err.print(f"{trial.stage:>9}  {words}", highlight=False)
     assert trial is not None
-    write_json(out, settings_as_json(trial.settings))
+    settings = trial.settings
+    if scenes > 0:
+        for region in tune_rival(loaded, settings.relevance, scenes=scenes, seed=seed):
+            err.print(f"   region  rival {region.rival:g}: IoU {region.iou:.3f}", highlight=False)
+            settings = replace(settings, rival=region.rival)
+    write_json(out, settings_as_json(settings))
     print(f"Settings in {out}")
 
 
