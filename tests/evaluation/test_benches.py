@@ -245,10 +245,10 @@ def test_tuning_writes_settings_that_load(
         monkeypatch.setattr(f"wys.evaluation.tune.{name}", grid)
     editor = ["--editor", str(editor_directory), "--device", "cpu", "--size", "32"]
     file = tmp_path / "wys.json"
-    assert cli.main(["bench", "tune", *editor, "--cases", "3", "--out", str(file)]) == 0
+    assert cli.main(["bench", "tune", *editor, "--cases", "3", "--before", "--out", str(file)]) == 0
     settings = read_settings(file)
     assert settings.edit.guidance.text in (1.5, 3.0) and settings.edit.steps in (1, 2)
-    assert settings.size == 32
+    assert settings.size == 32 and settings.relevance.first_steps == 0
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from wys.diffusion.editor import Editor
-from wys.evaluation.tune_scene import RIVALS, LocatedEdit, located_edit, region_iou, tune_rival
+from wys.evaluation.tune_scene import (
+    RIVALS,
+    WORTH_IOU,
+    LocatedEdit,
+    located_edit,
+    region_iou,
+    tune_rival,
+)
 from wys.relevance import RelevanceSettings
 from wys.tabletop.posed import posed_edit, posed_views
 
@@ -57,4 +64,6 @@ def test_the_best_share_comes_last(editor: Editor, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("wys.evaluation.tune_scene.VIEWS", 6)
     trials = list(tune_rival(editor, replace(HOW, draws=1), scenes=1, seed=0))
     assert [trial.rival for trial in trials[:-1]] == list(RIVALS)
-    assert trials[-1].iou == max(trial.iou for trial in trials[:-1])
+    top = max(trial.iou for trial in trials)
+    good = [trial.rival for trial in trials[:-1] if trial.iou >= top - WORTH_IOU]
+    assert trials[-1].rival == min(good)

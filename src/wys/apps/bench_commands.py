@@ -165,6 +165,7 @@ def bench_tune(
     size: Size = None,
     batch: int = 9,
     best_map: Flag = False,
+    before: Flag = False,
     scenes: int = 0,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -178,6 +179,7 @@ def bench_tune(
         size: Side of the images; the editor's own if not given.
         batch: Cases edited at once.
         best_map: Take the best map; else the cheapest of about equal ones.
+        before: Only maps made before an edit, none that are read off its first steps.
         scenes: Also find 'rival', for scene edits, on so many posed scenes of the world.
     """
     from wys.apps.progress import err, progress
@@ -193,7 +195,7 @@ def bench_tune(
     loaded = load_editor(editor)
     trial = None
     with progress("tuning") as advance:
-        for trial in tune(loaded, measured, best_map=best_map):
+        for trial in tune(loaded, measured, best_map=best_map, before=before):
             advance(trial.done, trial.count)
             how, edit = trial.settings.relevance, trial.settings.edit
             words = {

@@ -177,11 +177,15 @@ def best_scaling(
     return top, best
 
 
-def tune(editor: Editor, cases: Cases, *, best_map: bool = False) -> Iterator[Trial]:
+def tune(
+    editor: Editor, cases: Cases, *, best_map: bool = False, before: bool = False
+) -> Iterator[Trial]:
     """Tries the grids one after the other; a stage starts from the best of the stage before.
 
     Args:
         best_map: take the best map, whatever it costs, not the cheapest of about equal ones.
+        before: only maps that are made before an edit: an edit of any number of steps can have
+            them, and they can be looked at first.
     """
     batches = list(cases.batches(editor))
     truth = torch.cat([pairs.mask for _, pairs in batches])
@@ -190,6 +194,7 @@ def tune(editor: Editor, cases: Cases, *, best_map: bool = False) -> Iterator[Tr
     first = replace(best.edit, guidance=guidance, steps=max(STEPS[0], max(FIRST_STEPS) + 1))
     looked = _edits(editor, batches, cases.seed, first, max(FIRST_STEPS))
     ways = ways_of(editor, batches, cases.seed, looked)
+    ways = [way for way in ways if not (before and way.settings.first_steps)]
     scored = []
     for done, way in enumerate(ways, 1):
         score, how = best_scaling(way, truth)

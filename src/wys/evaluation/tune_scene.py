@@ -29,6 +29,8 @@ from wys.views import ViewSet
 KINDS: tuple[Kind, ...] = ("recolour", "material", "shape", "remove")
 RIVALS = (0.0, 0.8, 0.9, 0.95, 0.98, 1.0)
 VIEWS, HELD_OUT = 16, 4
+WORTH_IOU = 0.005
+"""Leaving parts out has to gain at least this much."""
 FAR = 1e5
 """Scene units at which the sky stands."""
 
@@ -109,5 +111,6 @@ def tune_rival(
         ious = [region_iou(edit, how, rival) for edit in edits]
         trials.append(RivalTrial(rival, sum(ious) / len(ious)))
         yield trials[-1]
-    # Of equal ones the lowest: it takes the least away.
-    yield max(trials, key=lambda trial: trial.iou)
+    # Of about equal ones the lowest: it takes the least away.
+    top = max(trial.iou for trial in trials)
+    yield next(trial for trial in trials if trial.iou >= top - WORTH_IOU)
