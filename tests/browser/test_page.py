@@ -86,11 +86,14 @@ def visitor(browser: Any, address: str) -> Iterator[Visitor]:
 
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A blue disc on grey, 120 x 90, that no sample shows."""
-    rows, columns = np.mgrid[:90, :120]
+    """A blue ball on grey, 120 x 90, that no sample shows, lit from above."""
+    y, x = (np.mgrid[:90, :120] - np.array([45, 40]).reshape(2, 1, 1)) / 20
+    inside = x**2 + y**2 < 1
+    height = np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))
+    light = np.clip(0.35 + 0.65 * (0.7 * height - 0.4 * x - 0.6 * y), 0.1, 1)[..., None]
     pixels = np.full((90, 120, 3), 128, np.uint8)
-    pixels[(rows - 45) ** 2 + (columns - 40) ** 2 < 400] = (30, 60, 200)
-    path = tmp_path_factory.mktemp("photo") / "blue disc.png"
+    pixels[inside] = (light * (60, 90, 220)).astype(np.uint8)[inside]
+    path = tmp_path_factory.mktemp("photo") / "blue ball.png"
     Image.fromarray(pixels).save(path)
     return path
 
@@ -158,7 +161,7 @@ def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
     page.wait_for_selector("#figures dl")
     assert "unchanged: 0" in page.inner_text("#figures")
     command = page.input_value("#command textarea")
-    assert command.startswith("wys edit 'blue disc.png' 'make the ball red' --threshold 0.3 ")
+    assert command.startswith("wys edit 'blue ball.png' 'make the ball red' --threshold 0.3 ")
     assert "--mask mask.png" in command and "--seed 0" in command
     told(page, "verdict")
 
@@ -248,7 +251,7 @@ def test_two_visitors_share_nothing(visitor: Visitor, photo: Path) -> None:
     two.wait_for_selector("#stage [data-state=image] canvas")
     told(one, "verdict")
     assert two.input_value("#instruction textarea, #instruction input") == ""
-    assert two.get_attribute("#stage canvas", "aria-label") == "The image blue disc.png"
+    assert two.get_attribute("#stage canvas", "aria-label") == "The image blue ball.png"
     assert "blue" not in str(one.get_attribute("#stage canvas", "aria-label"))
     one.click("#edit")
     one.wait_for_selector("#figures dl")

@@ -222,7 +222,7 @@ class Page(Layout):
         """After any end of a job. One that still seems to work was cancelled; only now has the
         browser let go of it, and would take another one on."""
         if WORKING not in message:
-            return {}
+            return {self.message: gr.skip()}
         return self._idle() | {self.message: told("Cancelled. What was finished before is kept.")}
 
     # ---- handlers: results
