@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from wys.store import write_tensors
+from wys.errors import WysError
+from wys.store import read_tensors, write_tensors
 from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import make_pairs
 from wys.tabletop.world import PLAIN
@@ -20,6 +21,7 @@ from wys.training.denoiser import (
     label_losses,
     losses,
 )
+from wys.training.denoising import DenoiserSettings
 from wys.training.latents import Batch, LatentSet
 from wys.training.triplets import NAMINGS, naming, shard_tensors
 
@@ -85,6 +87,17 @@ def test_triplets_are_drawn_as_often_as_asked(tmp_path):
     )
     shares = torch.bincount(drawn.naming, minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor(emphasis) / 8, atol=0.03, rtol=0)
+
+
+def test_what_an_earlier_version_made_is_refused(tmp_path):
+    latents(tmp_path, [0, 1, 2, 3])
+    path = tmp_path / "16" / "train-00000000.safetensors"
+    old = {k: v.clone() for k, v in read_tensors(path).items() if k != "naming"}
+    write_tensors(path, old, {"kinds": "[]", "instructions": "[]"})
+    with pytest.raises(WysError, match="earlier version"):
+        LatentSet(tmp_path, "train", 16).draw(4, 1, torch.Generator())
+    with pytest.raises(WysError, match="above 0"):
+        DenoiserSettings(emphasis=(1.0, 0.0, 1.0, 1.0))
 
 
 def test_a_group_shares_its_scene_and_repeats_nothing(tmp_path):

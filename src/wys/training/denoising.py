@@ -81,6 +81,10 @@ class DenoiserSettings:
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(ema=0.998))
     """AdamW, clipping and averaging."""
 
+    def __post_init__(self) -> None:
+        if min(self.emphasis) <= 0:
+            raise WysError("an emphasis is above 0: what is never drawn is never learnt.")
+
     @property
     def images(self) -> int:
         """Images of all phases."""

@@ -22,10 +22,10 @@ from transformers import CLIPTokenizer
 
 from wys.errors import WysError
 from wys.image import from_uint8, to_model, to_uint8
-from wys.store import read_json, read_metadata, read_tensors, write_tensors
+from wys.store import read_json, read_metadata, write_tensors
 from wys.tabletop.world import Split
 from wys.training.parallel import compiled
-from wys.training.triplets import NAMINGS, ShardFile, find_shards, unpack_bits
+from wys.training.triplets import NAMINGS, ShardFile, find_shards, read_shard, unpack_bits
 
 ENCODED_AT_ONCE = 64
 """Images of 64 pixels in a batch of the encoder; fewer of larger ones."""
@@ -187,7 +187,7 @@ class LatentShard:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return read_tensors(self.path)
+        return read_shard(self.path)
 
     @cached_property
     def kinds(self) -> list[str]:

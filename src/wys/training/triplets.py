@@ -272,6 +272,17 @@ def generate(
     report(done(), total)
 
 
+def read_shard(path: Path) -> dict[str, Tensor]:
+    """A shard's tensors, or its latents'; raises WysError where an earlier version made it."""
+    tensors = read_tensors(path)
+    if "naming" not in tensors:
+        raise WysError(
+            f"{path} was made by an earlier version; delete the run's folders data and latents, "
+            "and start again."
+        )
+    return tensors
+
+
 @dataclass(frozen=True)
 class ShardFile:
     """One shard that is being read. Tensors are mapped from the file, not held in memory."""
@@ -280,7 +291,7 @@ class ShardFile:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return read_tensors(self.path)
+        return read_shard(self.path)
 
     @cached_property
     def instructions(self) -> list[str]:
