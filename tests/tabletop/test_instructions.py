@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wys.tabletop import phrasings
-from wys.tabletop.edits import ChangeLight, Recolour
+from wys.tabletop.edits import ChangeLight, Recolour, Remove
 from wys.tabletop.instructions import (
     POSITIONS,
     Description,
@@ -22,7 +22,7 @@ from wys.tabletop.instructions import (
     refers_to,
     things,
 )
-from wys.tabletop.phrasings import Phrasings
+from wys.tabletop.phrasings import OPENINGS, Phrasings
 from wys.tabletop.sampling import sample_cameras, sample_scenes
 from wys.tabletop.world import COLOURS, FULL, MATERIALS, SHAPES, SIZES
 
@@ -108,6 +108,21 @@ def test_no_sentence_serves_two_splits() -> None:
         assert one.of("test") == one.test
     pooled = [s for one in all_phrasings() for s in one.train + one.validation]
     assert not set(pooled) & {s for one in all_phrasings() for s in one.test}
+
+
+def test_no_opening_leads_to_a_sentence_of_the_test_split() -> None:
+    orders = {order for one in all_phrasings() for order in one.orders}
+    opened = {opening.format(order) for opening in OPENINGS for order in orders}
+    assert not opened & {s for one in all_phrasings() for s in one.test}
+    asked = [
+        instruction(Remove(0), Description(shape="cone"), "train", random.Random(i))
+        for i in range(200)
+    ]
+    assert any(sentence.startswith("please ") for sentence in asked)
+    assert {
+        instruction(Remove(0), Description(shape="cone"), "test", random.Random(i))
+        for i in range(60)
+    } == {sentence.format(it="cone") for sentence in phrasings.REMOVE.test}
 
 
 def test_gaps_are_filled_and_articles_agree() -> None:

@@ -37,6 +37,7 @@ from wys.tabletop.phrasings import (
     GROW,
     LIGHT,
     MATERIAL,
+    OPENINGS,
     RECOLOUR,
     REMOVE,
     SHAPE,
@@ -260,6 +261,10 @@ _PATTERN_WORDS = {
 }
 
 
+_OPENED = 0.35
+"""Share of the orders that have an opening put around them."""
+
+
 def _phrasings(edit: Edit) -> Phrasings:
     match edit:
         case Keep():
@@ -319,4 +324,9 @@ def instruction(
             gaps["colour"] = colour_word(edit.colour, draw)
     if "colour" in gaps:
         gaps["a_colour"] = _with_article(gaps["colour"])
-    return draw.choice(_phrasings(edit).of(split)).format(**gaps)
+    phrasings = _phrasings(edit)
+    sentence = draw.choice(phrasings.of(split))
+    words = sentence.format(**gaps)
+    if sentence in phrasings.orders and draw.random() < _OPENED:
+        return draw.choice(OPENINGS).format(words)
+    return words
