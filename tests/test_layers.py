@@ -16,6 +16,7 @@ VALUES = {
     "relevance",
     "masks",
     "thresholds",
+    "edges",
     "edit_score",
     "camera",
     "seeds",

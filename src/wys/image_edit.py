@@ -21,7 +21,7 @@ from wys.diffusion.window import Windows, windows
 from wys.errors import WysError
 from wys.image import resize
 from wys.masks import Box, Mask, composite, zoom_box
-from wys.relevance import RelevanceMap, RelevanceSettings, Source, normalise, smooth
+from wys.relevance import RelevanceMap, RelevanceSettings, Source, relevance_values
 from wys.seeds import normal
 
 Items = Sequence[int | str]
@@ -116,18 +116,20 @@ def relevance_map(
     """
     images, texts, names = _checked(images, instructions, items)
     size = (images.shape[-2], images.shape[-1])
-    conditioning = editor.condition(resize(images, editor.fit(size)), texts)
+    shown = resize(images, editor.fit(size))
+    conditioning = editor.condition(shown, texts)
     settings = settings or editor.settings.relevance
     if settings.first_steps:
         noise = normal(conditioning.z0.shape[1:], seed, names, "edit")
         *_, last = _first_steps(editor, conditioning, noise, edit or editor.settings.edit, settings)
-        return _as_map(last[1], None, texts, size, settings)
-    return _relevance(editor, conditioning, texts, size, settings, seed, names)
+        return _as_map(last[1], None, shown, texts, size, settings)
+    return _relevance(editor, conditioning, shown, texts, size, settings, seed, names)
 
 
 def _relevance(
     editor: Editor,
     conditioning: Conditioning,
+    shown: Float[Tensor, "b 3 h2 w2"],
     instructions: Sequence[str],
     image_size: tuple[int, int],
     settings: RelevanceSettings,
@@ -154,7 +156,7 @@ def _relevance(
     # [draws, timesteps, b, 1, h, w]
     raw = raw.reshape(settings.draws, len(times), count, *raw.shape[1:])
     spread = raw.mean(dim=1).std(dim=0) if settings.draws > 1 else None
-    return _as_map(raw.mean(dim=(0, 1)), spread, instructions, image_size, settings)
+    return _as_map(raw.mean(dim=(0, 1)), spread, shown, instructions, image_size, settings)
 
 
 def _first_steps(
@@ -198,12 +200,13 @@ def _raw(
 def _as_map(
     raw: Float[Tensor, "b 1 h w"],
     spread: Float[Tensor, "b 1 h w"] | None,
+    shown: Float[Tensor, "b 3 h2 w2"],
     instructions: Sequence[str],
     image_size: tuple[int, int],
     settings: RelevanceSettings,
 ) -> RelevanceMap:
-    """D to the map R."""
-    values = normalise(smooth(raw, settings.smoothing), settings)
+    """D to the map R of the images as they are `shown` to the editor."""
+    values = relevance_values(raw, settings, shown.to(raw.device))
     return RelevanceMap(values, raw, spread, tuple(instructions), image_size, settings)
 
 
@@ -283,7 +286,8 @@ def edit_steps(
     images, texts, names = _checked(images, instructions, items)
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
-    conditioning = editor.condition(resize(images, editor.fit(size)), texts, negative)
+    shown = resize(images, editor.fit(size))
+    conditioning = editor.condition(shown, texts, negative)
     how = relevance_settings or editor.settings.relevance
     noise = normal(conditioning.z0.shape[1:], seed, names, "edit")
     count = len(editor.schedule.timesteps(settings.steps, settings.start))
@@ -292,13 +296,13 @@ def edit_steps(
         # The map compares with no instruction at all: not with a negative prompt, as the edit does.
         if how.first_steps and not negative:
             for begun, mean in _first_steps(editor, conditioning, noise, settings, how):
-                relevance = _as_map(mean, None, texts, size, how)
+                relevance = _as_map(mean, None, shown, texts, size, how)
                 yield EditStep(begun.index, count, tuple(range(len(images))), begun.latents)
         else:
             plain = conditioning
             if negative:
                 plain = replace(conditioning, null_text=editor.encode_text([""] * len(images)))
-            relevance = _relevance(editor, plain, texts, size, how, seed, names)
+            relevance = _relevance(editor, plain, shown, texts, size, how, seed, names)
     if relevance is not None:
         _check_fits("relevance map", len(relevance.values), relevance.image_size, images)
     wanted = [True] * len(images)
@@ -360,8 +364,8 @@ def edit_steps(
         ):
             latents, done = step.latents, done + 1
             yield EditStep(done, total, tuple(group), view.paste(told.z0, latents))
-        shown = view.paste(resize(part, fitted), editor.decode(latents))
-        decoded = resize(shown, (part.shape[-2], part.shape[-1])).to(images)
+        pasted = view.paste(resize(part, fitted), editor.decode(latents))
+        decoded = resize(pasted, (part.shape[-2], part.shape[-1])).to(images)
         if not bool(torch.isfinite(decoded).all()):
             raise WysError(
                 "the editor made an image of values that are not numbers; try --dtype fp32."

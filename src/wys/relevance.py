@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from wys.edges import follow_edges
 from wys.errors import WysError
 from wys.masks import Box, Mask
 from wys.thresholds import Threshold, check_threshold, threshold_levels
@@ -21,6 +22,10 @@ from wys.thresholds import Threshold, check_threshold, threshold_levels
 Source = Literal["difference", "head", "both"]
 Normalisation = Literal["paper", "percentile", "robust", "absolute"]
 Verdict = Literal["nothing to edit", "local", "whole image"]
+
+
+MAX_REACH = 16.0
+"""The farthest that edges may be moved, in latent pixels."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ class RelevanceSettings:
     """The raw difference that `absolute` maps to 1; for `robust`, the deviations."""
     smoothing: float = 0.0
     """Standard deviation, in latent pixels, of a Gaussian blur of the raw map; 0 for none."""
+    edges: float = 0.0
+    """Radius, in latent pixels, within which the map's edges are moved to those of the image; 0
+    leaves the map at latent size."""
     threshold: Threshold = 0.5
     """Edit where the map is at least this, or by a rule for each map: `auto` (Otsu's), `triangle`
     or `entropy`."""
@@ -90,6 +98,10 @@ class RelevanceSettings:
             raise WysError(f"a map is read off 0 first steps or more, not {self.first_steps}.")
         if self.scale <= 0 or self.smoothing < 0 or self.clamp < 0:
             raise WysError("scale must be above 0, smoothing and clamp at least 0.")
+        if not 0 <= self.edges <= MAX_REACH:
+            raise WysError(
+                f"edges are moved by 0 to {MAX_REACH:g} latent pixels, not {self.edges:g}."
+            )
         check_threshold(self.threshold)
 
 
@@ -98,7 +110,7 @@ class RelevanceMap:
     """The relevance of b images for their instructions."""
 
     values: Float[Tensor, "b 1 h w"]
-    """R in [0, 1], at latent size."""
+    """R in [0, 1], at latent size; with `settings.edges` at the size that the editor works at."""
     raw: Float[Tensor, "b 1 h w"]
     """D, the mean over draws and timesteps before any clamp or scaling."""
     spread: Float[Tensor, "b 1 h w"] | None
@@ -164,6 +176,25 @@ def relevance_mask(
 ) -> Mask:
     """M = (R >= tau) of relevance in [0, 1], be it a map or what a field shows."""
     return Mask(values, threshold_levels(values, threshold).to(values), image_size)
+
+
+def relevance_values(
+    raw: Float[Tensor, "b 1 h w"], settings: RelevanceSettings, image: Float[Tensor, "b 3 H W"]
+) -> Float[Tensor, "b 1 h2 w2"]:
+    """D to R, each image for itself: smoothed, normalised, and led along the image's edges.
+
+    Args:
+        image: what the map is of, at the size that the editor works at.
+    """
+    values = normalise(smooth(raw, settings.smoothing), settings)
+    return led_along(values, settings, image)
+
+
+def led_along(
+    values: Float[Tensor, "b 1 h w"], settings: RelevanceSettings, image: Float[Tensor, "b 3 H W"]
+) -> Float[Tensor, "b 1 h2 w2"]:
+    """R with its edges on those of the image, where the settings say so."""
+    return follow_edges(values, image, settings.edges) if settings.edges else values
 
 
 def normalise(

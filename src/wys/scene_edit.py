@@ -37,6 +37,7 @@ from wys.relevance import (
     RelevanceMap,
     RelevanceSettings,
     Verdict,
+    led_along,
     normalise,
     relevance_mask,
     smooth,
@@ -69,10 +70,18 @@ def normalise_across(maps: Sequence[RelevanceMap]) -> list[Float[Tensor, "1 h w"
 
 
 def scaled_maps(
-    maps: Sequence[RelevanceMap], settings: SceneEditSettings
+    maps: Sequence[RelevanceMap],
+    photographs: Sequence[Float[Tensor, "3 H W"]],
+    settings: SceneEditSettings,
 ) -> list[Float[Tensor, "1 h w"]]:
-    """R of n views, by one scale for all or, as in the paper, each by its own."""
-    return normalise_across(maps) if settings.across else [each.values[0] for each in maps]
+    """R of n photographs, by one scale for all or, as in the paper, each by its own."""
+    if not settings.across:
+        return [each.values[0] for each in maps]
+    found = []
+    for each, values, photograph in zip(maps, normalise_across(maps), photographs, strict=True):
+        size = (each.values.shape[-2], each.values.shape[-1])
+        found.append(led_along(values[None], each.settings, resize(photograph[None], size))[0])
+    return found
 
 
 def agreed_region(
@@ -156,7 +165,8 @@ def locate(
         state = state.with_map(i, found)
         yield SceneEditStep("relevance", i + 1, count, state, view=i)
     maps = [found for found in state.maps if found is not None]
-    verdict, values = verdict_of(maps), scaled_maps(maps, settings)
+    photographs = [state.views.original(i) for i in range(count)]
+    verdict, values = verdict_of(maps), scaled_maps(maps, photographs, settings)
     for i, value in enumerate(values):
         state = replace(state, views=state.views.with_relevance(i, value))
     if verdict == "nothing to edit" and not force:
@@ -378,8 +388,9 @@ def _learn_map(
         found = _map_of(editor, image, instruction, settings.relevance, seed, name)
         state = state.with_map(i, found)
     known = [j for j, each in enumerate(state.maps) if each is not None]
-    scaled = scaled_maps([each for each in state.maps if each is not None], settings)
     views = state.views
+    maps = [each for each in state.maps if each is not None]
+    scaled = scaled_maps(maps, [views.original(j) for j in known], settings)
     for j, value in zip(known, scaled, strict=True):
         views = views.with_relevance(j, value)
     brief = replace(fitting or RelevanceFitSettings(), iterations=settings.learn)

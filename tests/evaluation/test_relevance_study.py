@@ -93,6 +93,7 @@ def test_the_command_writes_rows_of_every_study(
     assert studies == {
         "map",
         "normalisation",
+        "edges",
         "threshold",
         "verdict",
         "guidance",

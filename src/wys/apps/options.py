@@ -114,6 +114,8 @@ class MapOptions:
     """How the raw difference is scaled to [0, 1]."""
     smoothing: Annotated[float | None, own("SIGMA")] = None
     """Blur of the raw map, in latent pixels (paper: 0)."""
+    edges: Annotated[float | None, own("PIXELS")] = None
+    """Latent pixels within which the map's edges move to the image's (paper: 0, not at all)."""
     threshold: Annotated[
         float | Literal["auto", "triangle", "entropy"] | None, own("FLOAT|auto|triangle|entropy")
     ] = None
@@ -134,6 +136,7 @@ class MapOptions:
             timesteps=self.timesteps,
             normalisation=self.normalisation,
             smoothing=self.smoothing,
+            edges=self.edges,
             threshold=self.threshold,
         )
         return dataclasses.replace(preset, relevance=relevance)

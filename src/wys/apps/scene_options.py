@@ -92,6 +92,8 @@ class SceneMapOptions:
     """Noise levels of the maps, 0 to 1, averaged (paper: 0.8)."""
     smoothing: Annotated[float | None, own("SIGMA")] = None
     """Blur of the raw maps, in latent pixels (paper: 0)."""
+    edges: Annotated[float | None, own("PIXELS")] = None
+    """Latent pixels within which the maps' edges move to the photographs' (paper: 0)."""
     threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
     """Change where the relevance is at least this share of the highest, or 'auto'."""
     rival: Annotated[float | None, own("SHARE")] = None
@@ -107,6 +109,7 @@ class SceneMapOptions:
             draws=self.draws,
             timesteps=self.timesteps,
             smoothing=self.smoothing,
+            edges=self.edges,
             threshold=self.threshold,
         )
         voting = preset.voting

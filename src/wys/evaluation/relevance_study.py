@@ -5,6 +5,7 @@ rows are measured on others. Rows share the keys "study" and "variant":
 
     map            every way to make a raw map, at its best scaling and single threshold
     normalisation  the scalings of the best way, each at its best single threshold
+    edges          edges moved to those of the image, each at its best single threshold
     threshold      the rules that find a threshold for each map, beside the single one
     verdict        shares of wrong verdicts, with the editor's own limits and with fitted ones
     guidance       soft guidance beside hard, with the mask and without
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.diffusion.conditioning import Guidance
@@ -36,15 +37,18 @@ from wys.evaluation.tune import (
     Batch,
     Way,
     absent_cases,
+    best_edges,
     best_scaling,
+    masks_of,
     raw_of,
+    shown_to,
     ways_of,
 )
 from wys.evaluation.verdict_study import fit_verdict, verdict_errors
 from wys.image_edit import edit_image, relevance_map
 from wys.masks import Mask
-from wys.relevance import Normalisation, RelevanceMap, RelevanceSettings, normalise, smooth
-from wys.thresholds import RULES, Threshold, threshold_levels
+from wys.relevance import Normalisation, RelevanceMap, RelevanceSettings, relevance_values
+from wys.thresholds import RULES, Threshold
 
 Study = Literal["map", "verdict", "guidance", "auto"]
 STUDIES: tuple[Study, ...] = get_args(Study)
@@ -74,6 +78,8 @@ class Side:
     batches: list[Batch]
     ways: list[Way]
     truth: Bool[Tensor, "b h w"]
+    shown: Float[Tensor, "b 3 h w"]
+    """The images as the editor sees them."""
     seconds: float
     """Of one prediction of one branch, for one case."""
 
@@ -91,19 +97,20 @@ class Side:
             batches,
             ways_of(editor, batches, cases.seed, edits),
             torch.cat([pairs.mask for _, pairs in batches]),
+            shown_to(editor, batches),
             total / (2 * max(FIRST_STEPS) * cases.cases),
         )
 
     def values(self, way: Way, how: RelevanceSettings) -> Tensor:
         """R of all cases, at image size."""
-        values = normalise(smooth(torch.cat(list(way.raws)), how.smoothing), how)
+        values = relevance_values(torch.cat(list(way.raws)), how, self.shown)
         return enlarged(values, (self.truth.shape[-2], self.truth.shape[-1]))
 
     def iou(self, way: Way, how: RelevanceSettings, threshold: Threshold | None = None) -> float:
         """Mean IoU of the masks of a way with the exact ones."""
-        values = normalise(smooth(torch.cat(list(way.raws)), how.smoothing), how)
-        levels = threshold_levels(values, how.threshold if threshold is None else threshold)
-        masks = self.values(way, how) >= levels.to(values)[:, None, None]
+        values = relevance_values(torch.cat(list(way.raws)), how, self.shown)
+        level = how.threshold if threshold is None else threshold
+        masks = masks_of(values, level, (self.truth.shape[-2], self.truth.shape[-1]))
         return float(metrics.iou(masks, self.truth).mean())
 
 
@@ -187,6 +194,16 @@ def map_rows(chosen: Side, measured: Side) -> list[Row]:
                 "variant": f"{way_name(way.settings)}, {normalisation}",
                 "threshold": scaled.threshold,
                 "iou": measured.iou(way, scaled),
+            }
+        )
+    for _, led in best_edges(own, how, chosen.shown, chosen.truth):
+        name = f"moved within {led.edges:g} latent pixels" if led.edges else "not moved"
+        rows.append(
+            {
+                "study": "edges",
+                "variant": name,
+                "threshold": led.threshold,
+                "iou": measured.iou(way, led),
             }
         )
     levels: list[Threshold] = [how.threshold, *RULES]

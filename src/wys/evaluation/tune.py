@@ -1,7 +1,8 @@
 """An editor's best settings, found on the validation split: what makes a `wys.json`.
 
 Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
-to make it is scored by the IoU of its mask with the exact one. Then guidance and steps, by the PSNR
+to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
+those of the image. Then guidance and steps, by the PSNR
 inside the exact mask. Then the threshold once more, by the PSNR of the whole image: below the level
 of the best IoU an edit leaves no rim of the old colour. Last the limits of the verdict.
 """
@@ -14,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.diffusion.conditioning import Guidance
@@ -34,12 +36,14 @@ from wys.evaluation.looks import (
     under,
 )
 from wys.evaluation.verdict_study import fit_verdict
+from wys.image import resize
 from wys.relevance import (
     Normalisation,
     RelevanceMap,
     RelevanceSettings,
     Source,
     normalise,
+    relevance_values,
     smooth,
 )
 from wys.tabletop.pairs import Pairs, make_pairs
@@ -49,6 +53,7 @@ LEVELS = ((0.8,), (0.999,), (0.8, 0.999))
 DRAWS = (1, 2)
 FIRST_STEPS = (1, 2)
 SMOOTHINGS = (0.0, 0.7)
+EDGES = (0.0, 0.75, 1.25, 2.0)
 THRESHOLDS: tuple[Threshold, ...] = (*(k / 20 for k in range(2, 20)), *RULES)
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
@@ -62,7 +67,7 @@ ROOM_IOU = 0.03
 """So much of the best IoU may be given for a better edit."""
 
 Batch = tuple[tuple[str, ...], Pairs]
-Stage = Literal["map", "guidance", "steps", "threshold", "verdict"]
+Stage = Literal["map", "edges", "guidance", "steps", "threshold", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,13 @@ def ways_of(
             raws = tuple(
                 mean_raw([looks[key][i] for key in keys], source) for i in range(len(batches))
             )
-            settings = replace(own, source=source, first_steps=0, timesteps=levels, draws=draws)
+            settings = replace(
+                own, source=source, first_steps=0, timesteps=levels, draws=draws, edges=0.0
+            )
             found.append(Way(settings, raws, branches[source] * len(keys)))
         for steps in FIRST_STEPS:
             raws = tuple(mean_raw(edit.looks[:steps], source) for edit in edits)
-            settings = replace(own, source=source, first_steps=steps, draws=1)
+            settings = replace(own, source=source, first_steps=steps, draws=1, edges=0.0)
             found.append(Way(settings, raws, (branches[source] - 1) * steps))
     return found
 
@@ -137,16 +144,34 @@ def scaled_settings(
                 yield scaled, threshold
 
 
+def shown_to(editor: Editor, batches: Sequence[Batch]) -> Float[Tensor, "b 3 h w"]:
+    """The images of all batches as the editor sees them."""
+    images = torch.cat([pairs.before for _, pairs in batches])
+    return resize(images, editor.fit((images.shape[-2], images.shape[-1])))
+
+
 def masks_of(
-    raws: Sequence[Float[Tensor, "b 1 h w"]],
-    how: RelevanceSettings,
-    threshold: Threshold,
-    size: tuple[int, int],
-) -> Tensor:
-    """The masks [b, h, w] that settings make of raw maps, all batches together."""
-    values = normalise(smooth(torch.cat(list(raws)), how.smoothing), how)
+    values: Float[Tensor, "b 1 h w"], threshold: Threshold, size: tuple[int, int]
+) -> Bool[Tensor, "b h w"]:
+    """The masks of maps R at a size."""
     levels = threshold_levels(values, threshold).to(values)
     return enlarged(values, size) >= levels[:, None, None]
+
+
+def best_edges(
+    way: Way, how: RelevanceSettings, shown: Float[Tensor, "b 3 h w"], truth: Bool[Tensor, "b h w"]
+) -> Iterator[tuple[float, RelevanceSettings]]:
+    """The best mean IoU of one map with each of `EDGES`, over all thresholds."""
+    raw, size = torch.cat(list(way.raws)), (truth.shape[-2], truth.shape[-1])
+    for reach in EDGES:
+        led = replace(how, edges=reach)
+        values = relevance_values(raw, led, shown)
+        ious = {
+            level: float(metrics.iou(masks_of(values, level, size), truth).mean())
+            for level in dict.fromkeys([how.threshold, *THRESHOLDS])
+        }
+        best = max(ious, key=lambda level: ious[level])
+        yield ious[best], replace(led, threshold=best)
 
 
 def best_scaling(
@@ -207,10 +232,18 @@ def tune(
     best = replace(best, relevance=how)
     yield Trial("map", best, iou, len(ways), len(ways))
 
+    shown, plain = shown_to(editor, batches), iou
+    for done, (found, led) in enumerate(best_edges(way, how, shown, truth), 1):
+        if found > max(iou, plain + WORTH_IOU):
+            best, iou = replace(best, relevance=led), found
+        yield Trial("edges", replace(best, relevance=led), found, done, len(EDGES))
+    yield Trial("edges", best, iou, len(EDGES), len(EDGES))
+
+    values = relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
     best, edits = yield from _tune_edit(
-        editor, batches, cases.seed, best, way, truth, {first: looked}
+        editor, batches, cases.seed, best, values, truth, {first: looked}
     )
-    best = yield from _tune_threshold(batches, best, way, edits, truth)
+    best = yield from _tune_threshold(batches, best, values, edits, truth)
 
     kinds = [kind for _, pairs in batches for kind in pairs.kinds]
     absent = absent_cases(editor, cases)
@@ -233,22 +266,23 @@ def _tune_edit(
     batches: Sequence[Batch],
     seed: int,
     start: EditorSettings,
-    way: Way,
+    values: Tensor,
     truth: Tensor,
     known: dict[EditSettings, list[PlainEdit]],
 ) -> Generator[Trial, None, tuple[EditorSettings, list[PlainEdit]]]:
     """Guidance, each scale upwards for as long as it gains; soft guidance; then the steps."""
     size = (truth.shape[-2], truth.shape[-1])
-    how = start.relevance
-    mask = masks_of(way.raws, how, how.threshold, size)
-    values = [normalise(smooth(raw, how.smoothing), how) for raw in way.raws]
+    mask = masks_of(values, start.relevance.threshold, size)
+    counts = [len(pairs.mask) for _, pairs in batches]
+    latent = [side // editor.latent_factor for side in editor.fit(size)]
+    coarse = F.interpolate(values, size=latent, mode="bilinear", antialias=True).split(counts)
     best, top = start, -torch.inf
     kept: list[PlainEdit] = []
 
     def attempt(stage: Stage, guidance: Guidance, steps: int, worth: float) -> tuple[Trial, bool]:
         nonlocal best, top, kept
         edit = replace(best.edit, guidance=guidance, steps=steps)
-        soft = values if guidance.soft is not None else None
+        soft = coarse if guidance.soft is not None else None
         edits = known.get(edit) or _edits(editor, batches, seed, edit, 0, soft)
         error = _error(batches, edits, mask, truth)
         score = error.psnr()
@@ -283,7 +317,7 @@ def _tune_edit(
 def _tune_threshold(
     batches: Sequence[Batch],
     start: EditorSettings,
-    way: Way,
+    values: Tensor,
     edits: Sequence[PlainEdit],
     truth: Tensor,
 ) -> Generator[Trial, None, EditorSettings]:
@@ -291,7 +325,7 @@ def _tune_threshold(
     size = (truth.shape[-2], truth.shape[-1])
     levels = [level for level in THRESHOLDS if not isinstance(level, str)]
     masks = {
-        level: masks_of(way.raws, start.relevance, level, size)
+        level: masks_of(values, level, size)
         for level in dict.fromkeys([start.relevance.threshold, *levels])
     }
     ious = {level: float(metrics.iou(mask, truth).mean()) for level, mask in masks.items()}

@@ -65,11 +65,10 @@ def located_edit(
     case = posed_edit(seed, index, kind, "validation")
     posed = posed_views(case, views=VIEWS, held_out=HELD_OUT, size=size)
     capture, rows = posed.capture(), posed.held_out_rows
+    photographs = [capture.train.original(i) for i in range(VIEWS)]
     maps = [
-        relevance_map(
-            editor, capture.train.original(i), case.instruction, how, seed=seed, items=[n]
-        )
-        for i, n in enumerate(capture.train.names)
+        relevance_map(editor, photograph, case.instruction, how, seed=seed, items=[name])
+        for photograph, name in zip(photographs, capture.train.names, strict=True)
     ]
     cameras, world = capture.held_out.cameras, posed.cameras[torch.tensor(rows)]
     depth = render(case.before[[0] * len(rows)], world, samples=1).depth.clamp(max=FAR)
@@ -77,7 +76,7 @@ def located_edit(
     scale = float(capture.scene_from_world[:3, 0].norm())
     return LocatedEdit(
         capture.train,
-        tuple(scaled_maps(maps, OWN)),
+        tuple(scaled_maps(maps, photographs, OWN)),
         cameras,
         depth / ahead * scale,
         posed.truth.mask[rows],
