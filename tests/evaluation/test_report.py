@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from wys.evaluation.report import markdown_table, rich_table
+from wys.evaluation.report import markdown_table, rich_table, tables_of
 
 ROWS = [
     {"method": "wys", "kind": "all", "iou": 0.5, "psnr_inside": 21.26, "max_outside": 0},
@@ -31,3 +31,21 @@ def test_rich_table_shows_every_row() -> None:
     console.print(rich_table(ROWS, "a title"))
     text = console.export_text()
     assert "a title" in text and "21.3" in text and "floor" in text
+
+
+def test_every_study_has_a_table_of_its_own() -> None:
+    rows = [
+        {"study": "map", "variant": "head", "iou": 0.5, "predictions": 1},
+        {"study": "verdict", "variant": "own limits", "false_edit": 0.25},
+        {"study": "map", "variant": "both", "iou": None, "predictions": 2},
+    ]
+    tables = tables_of(rows)
+    assert list(tables) == ["map", "verdict"] and tables["map"] == [rows[0], rows[2]]
+    assert markdown_table(tables["map"]).splitlines() == [
+        "| variant | iou | predictions |",
+        "| --- | ---: | ---: |",
+        "| head | 0.50 | 1 |",
+        "| both | – | 2 |",
+    ]
+    assert "false edit" in markdown_table(tables["verdict"])
+    assert tables_of(ROWS) == {None: ROWS}

@@ -335,10 +335,14 @@ def bench_table(
         file: What --json wrote.
         kinds: Only these kinds of edit, such as 'all'.
     """
-    from wys.evaluation.report import markdown_table
+    from wys.evaluation.report import markdown_table, tables_of
     from wys.store import read_json
 
     rows = read_json(file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WysError(f"{file} holds no rows of a bench.")
-    print(markdown_table([row for row in rows if not kinds or row.get("kind") in kinds]))
+    chosen = [row for row in rows if not kinds or row.get("kind") in kinds]
+    parts = []
+    for title, own in tables_of(chosen).items():
+        parts += [markdown_table(own)] if title is None else [f"{title}:", markdown_table(own)]
+    print("\n\n".join(parts))

@@ -81,16 +81,9 @@ def bench_relevance(
 def _print_studies(rows: Sequence[dict[str, Any]]) -> None:
     """One table a study; its columns are the keys of its rows."""
     from rich.console import Console
-    from rich.table import Table
+
+    from wys.evaluation.report import rich_table, tables_of
 
     console = Console()
-    for study in dict.fromkeys(row["study"] for row in rows):
-        own = [row for row in rows if row["study"] == study]
-        keys = [key for key in own[0] if key != "study"]
-        table = Table(title=study)
-        for key in keys:
-            table.add_column(key.replace("_", " "))
-        for row in own:
-            cells = (row.get(key) for key in keys)
-            table.add_row(*(f"{c:.3f}" if isinstance(c, float) else str(c) for c in cells))
-        console.print(table)
+    for study, own in tables_of(rows).items():
+        console.print(rich_table(own, study))

@@ -79,15 +79,26 @@ _DIGITS = {
     "clip_consistency": 3,
     "peak_mb": 0,
 }
-WORDS = ("method", "kind", "name", "sweep")
+WORDS = ("method", "kind", "name", "sweep", "variant", "normalisation")
 """Columns that hold no numbers."""
+
+
+def tables_of(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
+    """Title -> the rows that make a table: one for each study, or all rows without a title."""
+    tables: dict[str | None, list[Row]] = {}
+    for row in rows:
+        tables.setdefault(row.get("study"), []).append(row)
+    return tables
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Key -> heading of the columns that the rows have, in the order of the tables."""
     keys = {key for row in rows for key in row}
     known = SPEED_COLUMNS
-    if "iterations" in keys:
+    if "study" in keys:
+        named = dict.fromkeys(key for row in rows for key in row if key != "study")
+        known = {key: key.replace("_", " ") for key in named}
+    elif "iterations" in keys:
         known = FIT_COLUMNS
     elif "method" in keys:
         known = SCENE_COLUMNS if "scene" in keys else IMAGE_COLUMNS
