@@ -23,6 +23,7 @@ from wys.image import resize
 from wys.masks import Box, Mask, composite, zoom_box
 from wys.relevance import RelevanceMap, RelevanceSettings, Source, relevance_values
 from wys.seeds import normal
+from wys.thresholds import Threshold
 
 Items = Sequence[int | str]
 SIGHTS: dict[Source, tuple[Sight, ...]] = {
@@ -287,94 +288,170 @@ def edit_steps(
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
     shown = resize(images, editor.fit(size))
-    conditioning = editor.condition(shown, texts, negative)
-    how = relevance_settings or editor.settings.relevance
-    noise = normal(conditioning.z0.shape[1:], seed, names, "edit")
+    told = editor.condition(shown, texts, negative)
+    noise = normal(told.z0.shape[1:], seed, names, "edit")
     count = len(editor.schedule.timesteps(settings.steps, settings.start))
+
+    # Where does the instruction make a difference?
     begun: DenoisingStep | None = None
     if relevance is None and mask is None:
+        how = relevance_settings or editor.settings.relevance
         # The map compares with no instruction at all: not with a negative prompt, as the edit does.
         if how.first_steps and not negative:
-            for begun, mean in _first_steps(editor, conditioning, noise, settings, how):
+            for begun, mean in _first_steps(editor, told, noise, settings, how):
                 relevance = _as_map(mean, None, shown, texts, size, how)
                 yield EditStep(begun.index, count, tuple(range(len(images))), begun.latents)
         else:
-            plain = conditioning
+            plain = told
             if negative:
-                plain = replace(conditioning, null_text=editor.encode_text([""] * len(images)))
+                plain = replace(told, null_text=editor.encode_text([""] * len(images)))
             relevance = _relevance(editor, plain, shown, texts, size, how, seed, names)
-    if relevance is not None:
-        _check_fits("relevance map", len(relevance.values), relevance.image_size, images)
-    wanted = [True] * len(images)
-    if mask is None:
-        assert relevance is not None
-        level = None if relevance_settings is None else relevance_settings.threshold
-        mask = relevance.mask(level)
-        mask = mask if correct is None else correct(mask)
-        wanted = [force or verdict != "nothing to edit" for verdict in relevance.verdicts]
-    _check_fits("mask", len(mask.scores), mask.image_size, images)
-    region = mask.at(size)
-    wanted = [want and bool(region[i].any()) for i, want in enumerate(wanted)]
-    mask = mask.emptied([not want for want in wanted])
+    level = None if relevance_settings is None else relevance_settings.threshold
+    mask, wanted = _decided(images, relevance, mask, level, correct, force)
 
+    # There, and only there, the images are edited.
     whole = Box(0, 0, size[1], size[0])
-    active = [i for i, want in enumerate(wanted) if want]
-    boxes = [
-        zoom_box(region[i, 0], editor.native_size) if zoom and wanted[i] else whole
-        for i in range(len(images))
-    ]
-    cells = mask.at((conditioning.z0.shape[-2], conditioning.z0.shape[-1]))
-    # Windows of one size are edited in one batch, each crop of a zoom by itself.
-    batches: dict[tuple[int, ...], list[int]] = {}
-    for i, window in enumerate(windows(cells, editor.latent_unit, settings.window)):
-        if wanted[i]:
-            same = window.size if boxes[i] == whole else (i,)
-            batches.setdefault(same, []).append(i)
-    groups = list(batches.values())
-
-    result = images.clone()
-    # What shows the whole image goes on from the first steps, where there were some.
+    parts = _parts(editor, mask, wanted, told, settings, whole, zoom)
     done = 0 if begun is None else begun.index
-    resumed = [done if boxes[group[0]] == whole else 0 for group in groups]
+    # What shows the whole image goes on from the first steps, where there were some.
+    resumed = [done if part.box == whole else 0 for part in parts]
     total = done + sum(count - first for first in resumed)
-    for group, first in zip(groups, resumed, strict=True):
-        box = boxes[group[0]]
-        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
-        part, part_mask = images[group][..., rows, columns], mask.select(group)
-        told, own_noise = conditioning.select(group), noise[group]
-        fitted = editor.fit((part.shape[-2], part.shape[-1]))
-        if box != whole:
-            part_mask = part_mask.crop(box)
-            told = editor.condition(resize(part, fitted), [texts[i] for i in group], negative)
-            own_noise = normal(told.z0.shape[1:], seed, [names[i] for i in group], "edit")
-        latent_size = (told.z0.shape[-2], told.z0.shape[-1])
-        cells = part_mask.at(latent_size).to(told.z0.device)
-        view = Windows(tuple(windows(cells, editor.latent_unit, settings.window)))
-        soft = None if relevance is None else relevance.select(group).at(latent_size, box)
-        for step in denoise(
-            editor,
-            view.crop_told(told),
-            view.crop(cells),
-            view.crop(own_noise),
-            settings,
-            relevance=None if soft is None else view.crop(soft),
-            resume=(first, view.crop(begun.latents[group]))
-            if begun is not None and first
-            else None,
+    result, boxes = images.clone(), [whole] * len(images)
+    for part, first in zip(parts, resumed, strict=True):
+        chosen = list(part.items)
+        rows, columns = slice(part.box.top, part.box.bottom), slice(part.box.left, part.box.right)
+        view = Masked(images[chosen][..., rows, columns], mask.select(chosen), told.select(chosen))
+        own_noise = noise[chosen]
+        if part.box != whole:
+            crop = resize(view.images, editor.fit(part.box.size))
+            closer = editor.condition(crop, [texts[i] for i in chosen], negative)
+            view = Masked(view.images, view.mask.crop(part.box), closer)
+            own_noise = normal(closer.z0.shape[1:], seed, [names[i] for i in chosen], "edit")
+            boxes[chosen[0]] = part.box
+        soft = None
+        if relevance is not None:
+            soft = relevance.select(chosen).at(view.told.latent_size, part.box)
+        resume = (first, begun.latents[chosen]) if begun is not None and first else None
+        for latents, edited in edit_masked(
+            editor, view, own_noise, settings, relevance=soft, resume=resume
         ):
-            latents, done = step.latents, done + 1
-            yield EditStep(done, total, tuple(group), view.paste(told.z0, latents))
-        pasted = view.paste(resize(part, fitted), editor.decode(latents))
-        decoded = resize(pasted, (part.shape[-2], part.shape[-1])).to(images)
-        if not bool(torch.isfinite(decoded).all()):
-            raise WysError(
-                "the editor made an image of values that are not numbers; try --dtype fp32."
-            )
-        result[group, :, rows, columns] = composite(part, decoded, part_mask)
+            if edited is None:
+                done += 1
+                yield EditStep(done, total, part.items, latents)
+            else:
+                result[chosen, :, rows, columns] = edited
     edit = ImageEdit(
         result, images, tuple(texts), relevance, mask, tuple(wanted), tuple(boxes), settings, seed
     )
-    yield EditStep(done, total, tuple(active), None, edit)
+    active = tuple(i for i, want in enumerate(wanted) if want)
+    yield EditStep(done, total, active, None, edit)
+
+
+def _decided(
+    images: Float[Tensor, "b 3 h w"],
+    relevance: RelevanceMap | None,
+    mask: Mask | None,
+    threshold: Threshold | None,
+    correct: Callable[[Mask], Mask] | None,
+    force: bool,
+) -> tuple[Mask, list[bool]]:
+    """The region to edit, and which images have one; it is empty in those that have none."""
+    wanted = [True] * len(images)
+    if relevance is not None:
+        _check_fits("relevance map", len(relevance.values), relevance.image_size, images)
+    if mask is None:
+        assert relevance is not None
+        mask = relevance.mask(threshold)
+        mask = mask if correct is None else correct(mask)
+        wanted = [force or verdict != "nothing to edit" for verdict in relevance.verdicts]
+    _check_fits("mask", len(mask.scores), mask.image_size, images)
+    region = mask.at(mask.image_size)
+    wanted = [want and bool(region[i].any()) for i, want in enumerate(wanted)]
+    return mask.emptied([not want for want in wanted]), wanted
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Images of a batch that are denoised together, in latents of one size."""
+
+    items: tuple[int, ...]
+    box: Box
+    """The part of each image that the editor works on."""
+
+
+def _parts(
+    editor: Editor,
+    mask: Mask,
+    wanted: Sequence[bool],
+    told: Conditioning,
+    settings: EditSettings,
+    whole: Box,
+    zoom: bool,
+) -> list[_Part]:
+    """What is denoised together: windows of one size, and each crop of a zoom by itself."""
+    region = mask.at(mask.image_size)
+    cells = mask.at(told.latent_size)
+    together: dict[tuple[int, ...], list[int]] = {}
+    boxes = [whole] * len(wanted)
+    for i, window in enumerate(windows(cells, editor.latent_unit, settings.window)):
+        if not wanted[i]:
+            continue
+        if zoom:
+            boxes[i] = zoom_box(region[i, 0], editor.native_size)
+        together.setdefault(window.size if boxes[i] == whole else (i,), []).append(i)
+    return [_Part(tuple(items), boxes[items[0]]) for items in together.values()]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Images, or crops of them, with their masks and what the editor is told of them."""
+
+    images: Float[Tensor, "b 3 h w"]
+    mask: Mask
+    told: Conditioning
+
+
+def edit_masked(
+    editor: Editor,
+    view: Masked,
+    noise: Float[Tensor, "b c h w"],
+    settings: EditSettings,
+    *,
+    relevance: Float[Tensor, "b 1 h w"] | None = None,
+    resume: tuple[int, Float[Tensor, "b c h w"]] | None = None,
+    start: Float[Tensor, "b c h w"] | None = None,
+) -> Iterator[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 h w"] | None]]:
+    """The latents after each step; last, once more, with the images composited.
+
+    Args:
+        relevance: R at latent size, for soft guidance.
+        resume: steps that are done already, and the latents after them.
+        start: the clean latents that are noised in the beginning; None: those of the images.
+
+    Raises:
+        WysError: the editor decodes to values that are not numbers.
+    """
+    told, size = view.told, (view.images.shape[-2], view.images.shape[-1])
+    cells = view.mask.at(told.latent_size).to(told.z0.device)
+    cut = Windows(tuple(windows(cells, editor.latent_unit, settings.window)))
+    for step in denoise(
+        editor,
+        cut.crop_told(told),
+        cut.crop(cells),
+        cut.crop(noise),
+        settings,
+        relevance=None if relevance is None else cut.crop(relevance),
+        resume=None if resume is None else (resume[0], cut.crop(resume[1])),
+        start=None if start is None else cut.crop(start),
+    ):
+        latents = cut.paste(told.z0, step.latents)
+        yield latents, None
+    fitted = resize(view.images, editor.fit(size))
+    decoded = cut.paste(fitted, editor.decode(step.latents))
+    decoded = resize(decoded, size).to(view.images)
+    if not bool(torch.isfinite(decoded).all()):
+        raise WysError("the editor made an image of values that are not numbers; try --dtype fp32.")
+    yield latents, composite(view.images, decoded, view.mask)
 
 
 def _checked(

@@ -23,11 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.diffusion.editor import Editor
-from wys.diffusion.sampler import denoise
-from wys.diffusion.window import Windows, windows
-from wys.errors import WysError
 from wys.image import resize
-from wys.image_edit import composite, relevance_map
+from wys.image_edit import Masked, edit_masked, relevance_map
 from wys.masks import Mask
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit_relevance
 from wys.nerf.layering import Look
@@ -310,19 +307,11 @@ def edit_view(
         how = replace(own, start=low + luck * (high - low))
         start = editor.condition(resize(shown.rgb[None], fitted).clamp(0, 1), [instruction]).z0
     noise = normal(told.z0.shape[1:], seed, [name], "scene edit")
-    latent_size = (told.z0.shape[-2], told.z0.shape[-1])
-    cells = mask.at(latent_size).to(told.z0.device)
-    view = Windows(tuple(windows(cells, editor.latent_unit, how.window)))
-    begin = None if start is None else view.crop(start)
-    for step in denoise(
-        editor, view.crop_told(told), view.crop(cells), view.crop(noise), how, start=begin
-    ):
-        latents = step.latents
-    frame = resize(photograph[None], fitted)
-    decoded = resize(view.paste(frame, editor.decode(latents)), size).cpu()
-    if not bool(torch.isfinite(decoded).all()):
-        raise WysError("the editor made an image of values that are not numbers; try --dtype fp32.")
-    return composite(photograph[None], decoded, mask)[0]
+    view = Masked(photograph[None], mask, told)
+    for _, edited in edit_masked(editor, view, noise, how, start=start):
+        if edited is not None:
+            return edited[0]
+    raise AssertionError("an edit ends with its image")
 
 
 class _Eyes:

@@ -68,6 +68,11 @@ class Conditioning:
     def __len__(self) -> int:
         return len(self.z0)
 
+    @property
+    def latent_size(self) -> tuple[int, int]:
+        """(height, width) of the latents."""
+        return self.z0.shape[-2], self.z0.shape[-1]
+
     def select(self, indices: list[int]) -> "Conditioning":
         """Some of the items, in this order, repeats allowed."""
         return Conditioning(
