@@ -10,6 +10,7 @@ import torch
 
 from wys.camera import Camera, look_at
 from wys.errors import WysError
+from wys.nerf import fitting
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import (
     FitSettings,
@@ -189,6 +190,29 @@ def test_fitting_relevance_leaves_density_and_colour_bit_identical() -> None:
     assert after.relevance is not None
     relevance = after.relevance[0]
     assert float(relevance[9:15, 9:15].mean()) > 0.7 > 0.3 > float(relevance[:3].mean())
+
+
+def test_rays_are_traced_once_and_learnt_from_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    views = _ball_views()
+    for i in range(6):
+        views = views.with_relevance(i, torch.full((1, 8, 8), i / 6))
+    scene, traced = _scene().with_relevance(0), 0
+
+    def counted(*arguments: object) -> object:
+        nonlocal traced
+        traced += 1
+        return trace(*arguments)
+
+    trace = fitting._trace
+    monkeypatch.setattr(fitting, "_trace", counted)
+    settings = RelevanceFitSettings(iterations=12, rays=32, traced=4)
+    steps = list(fit_relevance(scene, views, settings, 0))
+    assert [step.iteration for step in steps] == list(range(1, 13)) and traced == 4
+    # The same rays come again: each round fits them better than the one before.
+    rounds = torch.tensor([step.losses["relevance"] for step in steps]).reshape(3, 4)
+    assert bool((rounds[1:] < rounds[:-1]).all())
+    with pytest.raises(WysError, match="traced"):
+        RelevanceFitSettings(traced=0)
 
 
 def test_a_relevance_fit_needs_a_field_and_maps() -> None:
