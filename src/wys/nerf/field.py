@@ -39,7 +39,7 @@ class FieldSettings:
     """Features that the colour network gets from the density network."""
     initial: float = -0.5
     """Logarithm of the density at first, per scene unit, in the unit ball."""
-    thinning: float = 5.0
+    thinning: float = 2.0
     """By how much that is less from twice that radius on."""
     proposal_grids: tuple[int, ...] = (64,)
     """Corners along an edge of the grids whose sum is the proposed log density."""
