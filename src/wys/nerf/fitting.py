@@ -280,11 +280,11 @@ def fit(
 class RelevanceFitSettings:
     """How a relevance field is fitted to relevance maps."""
 
-    iterations: int = 150
+    iterations: int = 100
     """Optimiser steps."""
     rays: int = 1024
     """Rays of a step."""
-    traced: int = 60
+    traced: int = 40
     """Steps on new rays. Density stays as it is, so that where their rays end is known; later steps
     go through them again, at a third of the cost."""
     rate: float = 5e-2
