@@ -26,8 +26,16 @@ from wys.views import ViewSet
 
 TEXT = "make the green ball blue"
 SIZE = 24
+# Nine cameras share so little of the sky that a thicker fog would hold their paintings of it.
 SMALL = FieldSettings(
-    levels=4, log2_size=12, coarsest=8, finest=64, width=16, proposal_samples=32, samples=16
+    levels=4,
+    log2_size=12,
+    coarsest=8,
+    finest=64,
+    width=16,
+    proposal_samples=32,
+    samples=16,
+    thinning=5.0,
 )
 FITTING = FitSettings(iterations=250, rays=256)
 RELEVANCE = RelevanceFitSettings(iterations=60, rays=256)
