@@ -49,7 +49,7 @@ class FieldSettings:
     """Intervals of a ray at which density and colour are computed."""
     near: float = 0.1
     """Distance from the camera at which rays begin at the least, in scene units."""
-    approach: float = 0.5
+    approach: float = 0.8
     """Share of a camera's way to the unit ball that is taken to be empty, in scenes without end."""
     far: float = 1000.0
     """Distance at which rays end, in scene units."""
