@@ -25,6 +25,7 @@ VALUES = {
 }
 SIBLINGS = {"diffusion", "nerf", "datasets", "tabletop"}
 JOBS = [
+    "masked_edit",
     "image_edit",
     "auto_edit",
     "scene_settings",

@@ -17,10 +17,11 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import DenoisingStep, EditSettings, denoise
 from wys.diffusion.schedule import levels
-from wys.diffusion.window import Windows, windows
+from wys.diffusion.window import windows
 from wys.errors import WysError
 from wys.image import resize
-from wys.masks import Box, Mask, composite, zoom_box
+from wys.masked_edit import Masked, edit_masked
+from wys.masks import Box, Mask, zoom_box
 from wys.relevance import RelevanceMap, RelevanceSettings, Source, relevance_values
 from wys.seeds import normal
 from wys.thresholds import Threshold
@@ -400,58 +401,6 @@ def _parts(
             boxes[i] = zoom_box(region[i, 0], editor.native_size)
         together.setdefault(window.size if boxes[i] == whole else (i,), []).append(i)
     return [_Part(tuple(items), boxes[items[0]]) for items in together.values()]
-
-
-@dataclass(frozen=True)
-class Masked:
-    """Images, or crops of them, with their masks and what the editor is told of them."""
-
-    images: Float[Tensor, "b 3 h w"]
-    mask: Mask
-    told: Conditioning
-
-
-def edit_masked(
-    editor: Editor,
-    view: Masked,
-    noise: Float[Tensor, "b c h w"],
-    settings: EditSettings,
-    *,
-    relevance: Float[Tensor, "b 1 h w"] | None = None,
-    resume: tuple[int, Float[Tensor, "b c h w"]] | None = None,
-    start: Float[Tensor, "b c h w"] | None = None,
-) -> Iterator[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 h w"] | None]]:
-    """The latents after each step; last, once more, with the images composited.
-
-    Args:
-        relevance: R at latent size, for soft guidance.
-        resume: steps that are done already, and the latents after them.
-        start: the clean latents that are noised in the beginning; None: those of the images.
-
-    Raises:
-        WysError: the editor decodes to values that are not numbers.
-    """
-    told, size = view.told, (view.images.shape[-2], view.images.shape[-1])
-    cells = view.mask.at(told.latent_size).to(told.z0.device)
-    cut = Windows(tuple(windows(cells, editor.latent_unit, settings.window)))
-    for step in denoise(
-        editor,
-        cut.crop_told(told),
-        cut.crop(cells),
-        cut.crop(noise),
-        settings,
-        relevance=None if relevance is None else cut.crop(relevance),
-        resume=None if resume is None else (resume[0], cut.crop(resume[1])),
-        start=None if start is None else cut.crop(start),
-    ):
-        latents = cut.paste(told.z0, step.latents)
-        yield latents, None
-    fitted = resize(view.images, editor.fit(size))
-    decoded = cut.paste(fitted, editor.decode(step.latents))
-    decoded = resize(decoded, size).to(view.images)
-    if not bool(torch.isfinite(decoded).all()):
-        raise WysError("the editor made an image of values that are not numbers; try --dtype fp32.")
-    yield latents, composite(view.images, decoded, view.mask)
 
 
 def _checked(

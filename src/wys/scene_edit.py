@@ -24,7 +24,8 @@ from torch import Tensor
 
 from wys.diffusion.editor import Editor
 from wys.image import resize
-from wys.image_edit import Masked, edit_masked, relevance_map
+from wys.image_edit import relevance_map
+from wys.masked_edit import Masked, edit_masked
 from wys.masks import Mask
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit_relevance
 from wys.nerf.layering import Look
