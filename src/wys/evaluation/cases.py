@@ -12,6 +12,7 @@ from torch import Tensor
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation.captions import captions
+from wys.tabletop.edits import Kind
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import CLEVR, FULL, PLAIN, SceneRange, Split
 
@@ -120,18 +121,28 @@ class Cases:
         Args:
             seed: another than the own one.
         """
-        size = self.size or editor.native_size
-        for first in range(0, self.cases, self.batch):
-            count = min(self.batch, self.cases - first)
+        return self._drawn(editor, self.seed if seed is None else seed, self.cases, None)
+
+    def absent(self, editor: Editor) -> Iterator[tuple[tuple[str, ...], Pairs]]:
+        """Instructions that name an absent object, half as many as there are cases."""
+        return self._drawn(editor, self.seed, max(1, self.cases // 2), "absent")
+
+    def _drawn(
+        self, editor: Editor, seed: int, cases: int, kind: Kind | None
+    ) -> Iterator[tuple[tuple[str, ...], Pairs]]:
+        names = self.split if kind is None else f"{self.split} {kind}"
+        for first in range(0, cases, self.batch):
+            count = min(self.batch, cases - first)
             pairs = make_pairs(
-                self.seed if seed is None else seed,
+                seed,
                 self.split,
                 first,
                 count,
-                size=size,
+                size=self.size or editor.native_size,
                 scene_range=RANGES[self.world],
+                kinds=None if kind is None else (kind,),
             )
-            yield tuple(f"{self.split} {first + i}" for i in range(count)), pairs
+            yield tuple(f"{names} {first + i}" for i in range(count)), pairs
 
 
 def captions_of(truth: Truth) -> list[tuple[str, str] | None]:

@@ -19,6 +19,7 @@ from wys.diffusion.conditioning import Sight
 from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import EditSettings, denoise
+from wys.diffusion.settings import EditorSettings
 from wys.image import resize
 from wys.relevance import Source
 from wys.seeds import normal
@@ -101,6 +102,24 @@ def plain_edit(
 def mean_raw(looks: Sequence[Look], source: Source) -> Float[Tensor, "b 1 h w"]:
     """D as a map averages it over predictions."""
     return torch.stack([look.raw[source] for look in looks]).mean(dim=0)
+
+
+def raw_of(
+    editor: Editor, batch: tuple[tuple[str, ...], Pairs], seed: int, settings: EditorSettings
+) -> Tensor:
+    """The raw map of more cases, made as the settings say."""
+    items, pairs = batch
+    how = settings.relevance
+    if how.first_steps:
+        edit = settings.edit
+        looks: Sequence[Look] = plain_edit(editor, pairs, items, seed, edit, how.first_steps).looks
+    else:
+        looks = [
+            look_at(editor, pairs, items, seed, level, draw)
+            for level in how.timesteps
+            for draw in range(how.draws)
+        ]
+    return mean_raw(looks, how.source)
 
 
 def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[Tensor, "b H W"]:

@@ -30,17 +30,15 @@ from wys.edit_score import ScoreSettings
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
-from wys.evaluation.looks import enlarged, plain_edit
+from wys.evaluation.looks import enlarged, plain_edit, raw_of
 from wys.evaluation.scores import join, named_objects, score
 from wys.evaluation.tune import (
     FIRST_STEPS,
     Batch,
     Way,
-    absent_cases,
     best_edges,
     best_scaling,
     masks_of,
-    raw_of,
     shown_to,
     ways_of,
 )
@@ -102,15 +100,22 @@ class Side:
         )
 
     def values(self, way: Way, how: RelevanceSettings) -> Tensor:
+        """R of all cases, at the size that its settings give it."""
+        return relevance_values(torch.cat(list(way.raws)), how, self.shown)
+
+    def enlarged(self, way: Way, how: RelevanceSettings) -> Tensor:
         """R of all cases, at image size."""
-        values = relevance_values(torch.cat(list(way.raws)), how, self.shown)
-        return enlarged(values, (self.truth.shape[-2], self.truth.shape[-1]))
+        return enlarged(self.values(way, how), self.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.truth.shape[-2], self.truth.shape[-1]
 
     def iou(self, way: Way, how: RelevanceSettings, threshold: Threshold | None = None) -> float:
         """Mean IoU of the masks of a way with the exact ones."""
-        values = relevance_values(torch.cat(list(way.raws)), how, self.shown)
         level = how.threshold if threshold is None else threshold
-        masks = masks_of(values, level, (self.truth.shape[-2], self.truth.shape[-1]))
+        masks = masks_of(self.values(way, how), level, self.size)
         return float(metrics.iou(masks, self.truth).mean())
 
 
@@ -163,7 +168,7 @@ def map_rows(chosen: Side, measured: Side) -> list[Row]:
     for own, way in zip(chosen.ways, measured.ways, strict=True):
         top, how = best_scaling(own, chosen.truth, rules=False)
         tops.append((top, how, own, way))
-        fine = measured.values(way, how)
+        fine = measured.enlarged(way, how)
         parts = fine.split([len(p.mask) for p in pairs])
         found = [
             metrics.grounding(part, p.object_ids, named_objects(p))
@@ -210,7 +215,7 @@ def map_rows(chosen: Side, measured: Side) -> list[Row]:
     for level in levels:
         name = str(level) if isinstance(level, str) else f"fixed at {level:g}"
         rows.append({"study": "threshold", "variant": name, "iou": measured.iou(way, how, level)})
-    fine = measured.values(way, how)
+    fine = measured.enlarged(way, how)
     each = torch.stack([metrics.iou(fine >= k / 40, measured.truth) for k in range(1, 40)])
     best = float(each.max(dim=0).values.mean())
     rows.append({"study": "threshold", "variant": "best of each map", "iou": best})
@@ -231,7 +236,7 @@ def verdict_rows(
         own = replace(editor.settings, relevance=how)
         made = []
         for cases, side in ((choose, chosen), (measure, measured)):
-            absent = absent_cases(editor, cases)
+            absent = list(cases.absent(editor))
             raws = [*side.ways[index].raws]
             raws += [raw_of(editor, batch, cases.seed, own) for batch in absent]
             kinds = [kind for _, p in (*side.batches, *absent) for kind in p.kinds]

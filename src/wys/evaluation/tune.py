@@ -2,9 +2,9 @@
 
 Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
 to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
-those of the image. Then guidance and steps, by the PSNR
-inside the exact mask. Then the threshold once more, by the PSNR of the whole image: below the level
-of the best IoU an edit leaves no rim of the old colour. Last the limits of the verdict.
+those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the threshold
+once more, by the PSNR of the whole image: below the level of the best IoU an edit leaves no rim of
+the old colour. Last the limits of the verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation import metrics
-from wys.evaluation.cases import RANGES, Cases
+from wys.evaluation.cases import Cases
 from wys.evaluation.looks import (
     Look,
     PlainEdit,
@@ -32,6 +32,7 @@ from wys.evaluation.looks import (
     look_at,
     mean_raw,
     plain_edit,
+    raw_of,
     sources,
     under,
 )
@@ -46,7 +47,7 @@ from wys.relevance import (
     relevance_values,
     smooth,
 )
-from wys.tabletop.pairs import Pairs, make_pairs
+from wys.tabletop.pairs import Pairs
 from wys.thresholds import RULES, Threshold, threshold_levels
 
 LEVELS = ((0.8,), (0.999,), (0.8, 0.999))
@@ -246,7 +247,7 @@ def tune(
     best = yield from _tune_threshold(batches, best, values, edits, truth)
 
     kinds = [kind for _, pairs in batches for kind in pairs.kinds]
-    absent = absent_cases(editor, cases)
+    absent = list(cases.absent(editor))
     raws = [*way.raws, *(raw_of(editor, batch, cases.seed, best) for batch in absent)]
     kinds += [kind for _, pairs in absent for kind in pairs.kinds]
     raw = torch.cat(raws)
@@ -368,38 +369,3 @@ def _error(
         for part, edit, (_, pairs) in zip(parts, edits, batches, strict=True)
     ]
     return metrics.squared_error(torch.cat(images), after, region)
-
-
-def absent_cases(editor: Editor, cases: Cases) -> list[Batch]:
-    """Instructions that name an absent object, half as many as there are cases."""
-    size, found = cases.size or editor.native_size, []
-    wanted = max(1, cases.cases // 2)
-    for first in range(0, wanted, cases.batch):
-        count = min(cases.batch, wanted - first)
-        pairs = make_pairs(
-            cases.seed,
-            cases.split,
-            first,
-            count,
-            size=size,
-            scene_range=RANGES[cases.world],
-            kinds=("absent",),
-        )
-        found.append((tuple(f"{cases.split} absent {first + i}" for i in range(count)), pairs))
-    return found
-
-
-def raw_of(editor: Editor, batch: Batch, seed: int, settings: EditorSettings) -> Tensor:
-    """The raw map of more cases, made as the settings say."""
-    items, pairs = batch
-    how = settings.relevance
-    if how.first_steps:
-        edit = settings.edit
-        looks: Sequence[Look] = plain_edit(editor, pairs, items, seed, edit, how.first_steps).looks
-    else:
-        looks = [
-            look_at(editor, pairs, items, seed, level, draw)
-            for level in how.timesteps
-            for draw in range(how.draws)
-        ]
-    return mean_raw(looks, how.source)
