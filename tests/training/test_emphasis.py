@@ -1,6 +1,7 @@
 """What is drawn how often, and what is taught inside the UNet."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -23,7 +24,15 @@ from wys.training.denoiser import (
 )
 from wys.training.denoising import DenoiserSettings
 from wys.training.latents import Batch, LatentSet
-from wys.training.triplets import NAMINGS, naming, shard_tensors
+from wys.training.triplets import (
+    NAMINGS,
+    DataSettings,
+    ShardFile,
+    Tabletop,
+    generate,
+    naming,
+    shard_tensors,
+)
 
 CHANNELS = 4
 
@@ -55,8 +64,8 @@ def test_a_shard_knows_what_its_objects_are_named_by():
             assert (name == "colour") == (description.colour is not None) or name == "position"
 
 
-def latents(folder, naming_of_rows):
-    """A set of 3 shards of scenes with 4 triplets, all alike but for their number and naming."""
+def latents(folder, naming_of_rows, kinds=("remove",)):
+    """A set of 3 shards of scenes with 4 triplets, all alike but for number, naming and kind."""
     rows = torch.tensor(naming_of_rows, dtype=torch.uint8)
     for shard in range(3):
         n = len(rows)
@@ -75,7 +84,10 @@ def latents(folder, naming_of_rows):
             "scene": torch.arange(n, dtype=torch.int32) // 4,
             "naming": rows,
         }
-        texts = {"kinds": json.dumps(["remove"] * n), "instructions": json.dumps(["x"] * n)}
+        texts = {
+            "kinds": json.dumps([kinds[i % len(kinds)] for i in range(n)]),
+            "instructions": json.dumps(["x"] * n),
+        }
         write_tensors(folder / "16" / f"train-{shard:08d}.safetensors", tensors, texts)
 
 
@@ -89,6 +101,28 @@ def test_triplets_are_drawn_as_often_as_asked(tmp_path):
     torch.testing.assert_close(shares, torch.tensor(emphasis) / 8, atol=0.03, rtol=0)
 
 
+def test_kinds_are_drawn_as_often_as_asked(tmp_path):
+    latents(tmp_path, [0] * 32, kinds=("add", "remove", "floor", "size"))
+    drawn = LatentSet(tmp_path, "train", 16, kinds={"add": 3.0, "size": 1.5}).draw(
+        4000, 1, torch.Generator().manual_seed(0)
+    )
+    shares = torch.tensor([drawn.kinds.count(k) / 4000 for k in ("add", "remove", "floor", "size")])
+    torch.testing.assert_close(shares, torch.tensor([3, 1, 1, 1.5]) / 6.5, atol=0.03, rtol=0)
+
+
+def test_a_larger_set_of_other_kinds_adds_to_what_a_folder_holds(tmp_path):
+    settings = DataSettings(
+        triplets=16, large_triplets=8, validation=8, size=32, large_size=48, shard=8
+    )
+    generate(Tabletop(settings), settings, tmp_path, workers=0)
+    held = [path.read_bytes() for path in sorted((tmp_path / "32").glob("train-*"))]
+    more = replace(settings, triplets=32, kinds=("add", "add", "size"))
+    generate(Tabletop(more), more, tmp_path, workers=0)
+    paths = sorted((tmp_path / "32").glob("train-*"))
+    assert [path.read_bytes() for path in paths[:2]] == held
+    assert {kind for path in paths[2:] for kind in ShardFile(path).kinds} == {"add", "size"}
+
+
 def test_what_an_earlier_version_made_is_refused(tmp_path):
     latents(tmp_path, [0, 1, 2, 3])
     path = tmp_path / "16" / "train-00000000.safetensors"
@@ -98,6 +132,8 @@ def test_what_an_earlier_version_made_is_refused(tmp_path):
         LatentSet(tmp_path, "train", 16).draw(4, 1, torch.Generator())
     with pytest.raises(WysError, match="above 0"):
         DenoiserSettings(emphasis=(1.0, 0.0, 1.0, 1.0))
+    with pytest.raises(WysError, match="above 0"):
+        DenoiserSettings(kind_emphasis={"add": 0.0})
 
 
 def test_a_group_shares_its_scene_and_repeats_nothing(tmp_path):

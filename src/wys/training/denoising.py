@@ -1,6 +1,6 @@
 """Training the denoiser: small latents first, then those of the editor's own size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +74,8 @@ class DenoiserSettings:
     """How often triplets are drawn, relative to each other, whose instruction tells its object by
     nothing (there is none, or no other), its colour, other words, its place. Most objects can be
     told by colour, and a network that has learnt this much tries no further."""
+    kind_emphasis: Mapping[str, float] = field(default_factory=dict)
+    """The same by kind of edit, on top ("add 3 shape 1.5"); a kind left out counts 1."""
     seed: int = 0
     """Seed of the weights, batches and noise."""
     validation: int = 256
@@ -82,7 +84,7 @@ class DenoiserSettings:
     """AdamW, clipping and averaging."""
 
     def __post_init__(self) -> None:
-        if min(self.emphasis) <= 0:
+        if min((*self.emphasis, *self.kind_emphasis.values())) <= 0:
             raise WysError("an emphasis is above 0: what is never drawn is never learnt.")
 
     @property
@@ -180,7 +182,9 @@ def train_denoiser(
     vae = load_vae().to(device)
     scale = float(read_json(out / "latents" / "scale.json")["scaling_factor"])
     sets = {
-        phase.size: LatentSet(out / "latents", "train", phase.size, settings.emphasis)
+        phase.size: LatentSet(
+            out / "latents", "train", phase.size, settings.emphasis, settings.kind_emphasis
+        )
         for phase in settings.phases
     }
     held_out = {

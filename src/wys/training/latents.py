@@ -6,7 +6,7 @@ pixels of a latent pixel (8 bit shares of its area).
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -240,6 +240,7 @@ class LatentSet:
 
     Args:
         emphasis: how often triplets are drawn, relative to each other, by what they are named by.
+        kinds: the same by kind of edit, on top; a kind left out counts 1.
         every: seconds between two looks.
 
     Raises:
@@ -252,10 +253,12 @@ class LatentSet:
         split: Split,
         size: int,
         emphasis: Sequence[float] = (1.0,) * len(NAMINGS),
+        kinds: Mapping[str, float] | None = None,
         every: float = 60.0,
     ) -> None:
         self.folder, self.split, self.size, self.every = folder, split, size, every
         self._emphasis = torch.tensor(emphasis)
+        self._kinds = kinds or {}
         self._shards: list[LatentShard] = []
         self._odds: dict[Path, tuple[Tensor, Tensor]] = {}
         self._looked = -float("inf")
@@ -283,6 +286,7 @@ class LatentSet:
         """The odds of each of a shard's triplets and scenes to be drawn."""
         if shard.path not in self._odds:
             rows = self._emphasis[shard.tensors["naming"].long()]
+            rows = rows * torch.tensor([self._kinds.get(kind, 1.0) for kind in shard.kinds])
             scenes = torch.zeros(shard.scenes).index_add(0, shard.tensors["scene"].long(), rows)
             self._odds[shard.path] = rows, scenes
         return self._odds[shard.path]

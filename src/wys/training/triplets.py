@@ -20,7 +20,7 @@ from torch import Tensor
 from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
 from wys.store import read_metadata, read_tensors, write_json, write_tensors
-from wys.tabletop.edits import KINDS
+from wys.tabletop.edits import KINDS, Kind
 from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import CLOSE_UP, FULL, PLAIN, Split
@@ -46,6 +46,9 @@ class DataSettings:
     """The large size in pixels, the one the editor is finished at."""
     edits_per_scene: int = 4
     """Triplets that share one image before."""
+    kinds: tuple[Kind, ...] = (*KINDS, "absent")
+    """Kinds of edits, in equal numbers; one that is named twice comes twice as often. A larger
+    count of triplets with other kinds adds these to what a folder holds."""
     look: str = "plain"
     """"plain": the narrow range of scenes that trains quickly; "full": the whole world."""
     seed: int = 0
@@ -123,7 +126,7 @@ class Tabletop:
             count,
             size=size,
             scene_range=scene_range,
-            kinds=(*KINDS, "absent"),
+            kinds=self.settings.kinds,
             edits_per_scene=self.edits_per_scene,
         )
 
