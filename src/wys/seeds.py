@@ -29,7 +29,7 @@ def generator(
 
 def normal(
     shape: Sequence[int], seed: int, items: Sequence[int | str], purpose: str
-) -> Float[Tensor, "b *shape"]:
+) -> Float[Tensor, "b *shape"]:  # noqa: F821 (a shape)
     """Standard normal noise, float32 on the CPU; row i is a function of (seed, items[i], purpose).
 
     Args:
