@@ -244,6 +244,25 @@ def test_errors_are_one_sentence_and_the_page_goes_on(
     told(page, "verdict")
 
 
+def test_a_file_dropped_beside_the_stage_is_taken(visitor: Visitor, photo: Path) -> None:
+    page = visitor()
+    dropped = page.evaluate_handle(
+        """(bytes) => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], "ball.png", { type: "image/png" }));
+            return files;
+        }""",
+        list(photo.read_bytes()),
+    )
+    page.dispatch_event("#empty", "drop", {"dataTransfer": dropped})
+    page.wait_for_selector("#stage [data-state=image] canvas")
+    assert page.get_attribute("#stage canvas", "aria-label") == "The image ball.png"
+    # Without a map there is nothing to move a threshold on.
+    assert not page.locator("[data-part=threshold]").is_visible()
+    # The columns are as wide as the page lets them be, whatever stands in them.
+    assert page.locator("#body").bounding_box()["width"] > 1200
+
+
 def test_two_visitors_share_nothing(visitor: Visitor, photo: Path) -> None:
     one, two = visitor(), visitor(width=390, height=844)
     one.click("#stage .card:nth-child(2)")

@@ -48,6 +48,22 @@ def test_a_narrow_window_shows_the_whole_width() -> None:
     assert 2 * math.atan(200 / float(lens)) == pytest.approx(stop.fov, abs=1e-6)
 
 
+def test_stepping_back_brings_every_place_into_the_window() -> None:
+    here, *others = STOPS
+    places, window = [stop.position for stop in others], 1.5
+    back = here.stepping_back(places, window)
+    # Straight back, and no further than the outermost place asks for.
+    assert back.target == pytest.approx(here.target) and back.wxyz == here.wxyz
+    seen = (torch.tensor(places) - torch.tensor(back.position)) @ rotation(back.wxyz).float()
+    reach = seen[:, :2].abs() / seen[:, 2:] / math.tan(here.fov / 2)
+    assert (seen[:, 2] > 0).all()
+    assert float((reach / torch.tensor([window, 1.0])).max()) == pytest.approx(1, abs=1e-4)
+    # Whoever sees one of them stays, and so does whoever has none to see.
+    assert back.stepping_back(places, window) == back
+    assert here.stepping_back([], window) == here
+    assert here.stepping_back([here.target], window) == here
+
+
 def test_a_path_goes_smoothly_through_its_stops() -> None:
     views = along(STOPS, 31)
     for i, stop in enumerate(STOPS):

@@ -93,6 +93,12 @@ class Page(Layout):
             self.steps,
         ]
         quiet = {"outputs": shown, "show_progress": "hidden", "api_visibility": "private"}
+        # A slow browser now and then lost a map when answers with the same outputs came close
+        # behind it: what comes right before or after a job has no more outputs than it needs.
+        standing = quiet | {
+            "outputs": [self.look_button, self.edit_button, self.cancel_button, self.message],
+            "queue": False,
+        }
         # One request at a time runs through the networks; the others wait in a line.
         work = quiet | {"concurrency_id": "editor", "concurrency_limit": 1}
 
@@ -108,9 +114,9 @@ class Page(Layout):
             (self.edit_button.click, self._edit),
         ):
             # The first answer does not wait in the line.
-            begun = event(self._begin, None, queue=False, **quiet)
+            begun = event(self._begin, None, **standing)
             running.append(begun.then(job, form, **work))
-            running[-1].then(self._settle, self.message, queue=False, **quiet)
+            running[-1].then(self._settle, self.message, **standing)
         # On a phone the result lies below what is on the screen.
         running[-1].then(None, js=SHOW_RESULT, api_visibility="private")
         said = quiet | {"outputs": self.message}
@@ -173,8 +179,7 @@ class Page(Layout):
             wish.check()
             yield self._busy(LOOKING)
             visit, _, updates = self._seen(visit, wish)
-            yield updates
-            yield self._idle() | {self.message: _verdict(visit)}
+            yield updates | self._idle() | {self.message: _verdict(visit)}
         except WysError as error:
             yield self._failed(error)
 
@@ -193,7 +198,8 @@ class Page(Layout):
                 news = {} if visit.outcome is made else self._results(visit)
                 made = visit.outcome
                 yield news | {self.visit: visit, self.message: _bar(progress, left)}
-            yield self._idle() | self._results(visit) | {self.message: _verdict(visit, " Done.")}
+            done = {self.message: _verdict(visit, " Done.")}
+            yield self._idle() | self._staged(visit) | self._results(visit) | done
         except WysError as error:
             yield self._failed(error)
 

@@ -292,12 +292,13 @@ async function take(file) {
 }
 
 $("file").addEventListener("change", (event) => take(event.target.files[0]));
-element.addEventListener("dragover", (event) => {
+// Anywhere on the page: the browser would leave it for a file that is dropped beside the stage.
+document.addEventListener("dragover", (event) => {
   event.preventDefault();
   element.dataset.over = "true";
 });
-element.addEventListener("dragleave", () => delete element.dataset.over);
-element.addEventListener("drop", (event) => {
+document.addEventListener("dragleave", () => delete element.dataset.over);
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   delete element.dataset.over;
   take(event.dataTransfer.files[0]);
@@ -318,5 +319,8 @@ props.samples.forEach((sample, index) => {
   $("samples").append(card);
 });
 
-watch("scene", load);
-load();
+// One after the other: a map must not meet the image before its own.
+let loaded = load();
+watch("scene", () => {
+  loaded = loaded.then(load, load);
+});

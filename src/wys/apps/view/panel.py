@@ -80,7 +80,10 @@ class Panel:
         @edited.on_update
         def _(event: Any) -> None:
             edited.visible = photos.value
-            self._photographs.show(photos.value, edited.value, self._standing(event.client))
+            here = self._standing(event.client)
+            self._photographs.show(photos.value, edited.value, here)
+            if event.target is photos:
+                self._photographs.seek(event.client, here)
 
     def _instruct(self) -> None:
         known = self._studio.instructions
@@ -223,7 +226,7 @@ class Panel:
     def _count_stops(self) -> None:
         count = len(self._stops)
         self._count.content = (
-            f"{count} camera{'' if count == 1 else 's'}." if count else "None yet."
+            f"{count} camera{'' if count == 1 else 's'}." if count else "No cameras yet."
         )
 
 

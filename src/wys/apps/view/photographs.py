@@ -13,7 +13,7 @@ from wys.apps.view.studio import Preview, Studio
 from wys.apps.view.viewpoint import Viewpoint
 
 FRUSTUM = 0.12
-"""Depth of a camera's frustum in scene units."""
+"""Size of a camera's frustum; what it measures follows from its shape."""
 POINT = 0.008
 """Side of a point, in scene units."""
 
@@ -43,6 +43,18 @@ class Photographs:
             self._make()
         self._leave_free(here)
         self.refresh()
+
+    def seek(self, client: viser.ClientHandle | None, here: Viewpoint | None) -> None:
+        """Has a client that stands here step back where it has no photograph in sight."""
+        if client is None or here is None or not client.camera.image_height:
+            return
+        places = [tuple(map(float, f.position)) for f in self._frustums if f.visible]
+        window = client.camera.image_width / client.camera.image_height
+        view = here.stepping_back(places, window)
+        if view != here:
+            with client.atomic():
+                client.camera.position = view.position
+                client.camera.look_at = here.target
 
     def _leave_free(self, here: Viewpoint | None) -> None:
         """From its own place a photograph would hide all that is rendered."""
@@ -105,7 +117,7 @@ class HeatPoints:
         if self._cloud is not None:
             self._cloud.remove()
             self._cloud = None
-        if wanted is not None:
+        if wanted is not None and len(wanted.points):
             self._cloud = self._server.scene.add_point_cloud(
                 "/relevance",
                 wanted.points.numpy(),

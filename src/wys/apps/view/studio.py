@@ -45,6 +45,8 @@ WORDS = {"relevance": "maps", "field": "relevance", "edit": "photographs", "fit"
 """What the phases of an edit are called."""
 POINT_VIEWS = 8
 """Training views whose surfaces make the cloud of a preview."""
+COLD = 0.2
+"""Relevance below which the cloud has no points: nearly black, they would only hide the scene."""
 Steps = Generator[Progress, None, None]
 News = Literal["told", "stepped", "asked"]
 """There is something else to tell; the field is another; the user wants another picture."""
@@ -304,7 +306,8 @@ class Studio:
         assert field is not None
         with torch.no_grad():
             values = field(points.to(state.scene.device)).cpu()
-        return points, heat_map(values[None, None])[:, 0].T
+        warm = values >= COLD
+        return points[warm], heat_map(values[warm][None, None])[:, 0].T
 
     def _edit(self, instruction: str) -> Steps:
         check_instruction(instruction)

@@ -48,6 +48,20 @@ class Viewpoint:
             return self
         return replace(self, fov=2 * math.atan(math.tan(self.fov / 2) * aspect / window))
 
+    def stepping_back(self, places: Sequence[Sequence[float]], window: float) -> Viewpoint:
+        """From here if a window (width / height) shows one of the places, else from so far back
+        that it shows them all."""
+        if not places:
+            return self
+        pose, tall = rotation(self.wxyz), math.tan(self.fov / 2)
+        here = torch.tensor(self.position, dtype=torch.float64)
+        x, y, z = ((torch.tensor(places, dtype=torch.float64) - here) @ pose).unbind(1)
+        missing = torch.maximum(x.abs() / (tall * window), y.abs() / tall) - z
+        if float(missing.min()) <= 0:
+            return self
+        x0, y0, z0 = (here - pose[:, 2] * missing.max()).tolist()
+        return replace(self, position=(x0, y0, z0))
+
     @property
     def target(self) -> tuple[float, float, float]:
         """The point straight ahead that is nearest to the middle of the scene."""
