@@ -221,6 +221,19 @@ def test_a_map_does_not_depend_on_when_it_is_made(
     assert all(torch.equal(made[i].raw, alone[i].raw) for i in known)
 
 
+def test_what_is_made_at_once_is_what_is_made_alone(
+    editor: Editor, views: ViewSet, scene: Scene
+) -> None:
+    settings = replace(QUICK, passes=1, every=1, watch=0)
+    one, four = (
+        last(run(editor, views, scene, replace(settings, at_once=count))).state for count in (1, 4)
+    )
+    for alone, batched in zip(one.maps, four.maps, strict=True):
+        torch.testing.assert_close(alone.raw, batched.raw, atol=1e-4, rtol=0)
+    for alone, batched in zip(one.views.edits, four.views.edits, strict=True):
+        torch.testing.assert_close(alone.float(), batched.float(), atol=1, rtol=0)
+
+
 def test_the_same_seed_gives_the_same_scene(editor: Editor, views: ViewSet, scene: Scene) -> None:
     brief = replace(QUICK, passes=0.5)
     one, same, other = (
@@ -231,14 +244,18 @@ def test_the_same_seed_gives_the_same_scene(editor: Editor, views: ViewSet, scen
     assert any(not torch.equal(value, weights[2][key]) for key, value in weights[0].items())
 
 
-@pytest.mark.parametrize("stop", [4, 80])
+# The first and the last are in the middle of what is made at once.
+@pytest.mark.parametrize(
+    ("stop", "together", "phase"), [(2, False, "relevance"), (80, False, "edit"), (72, True, "edit")]
+)
 def test_an_edit_that_was_killed_goes_on_exactly(
-    stop: int, editor: Editor, views: ViewSet, scene: Scene
+    stop: int, together: bool, phase: str, editor: Editor, views: ViewSet, scene: Scene
 ) -> None:
-    brief = replace(QUICK, passes=1.2, together=False, watch=0)
+    brief = replace(QUICK, passes=1.2, together=together, watch=0)
     whole = last(run(editor, views, scene, brief)).state
     for count, step in enumerate(run(editor, views, scene, brief), start=1):
         if count == stop:
+            assert step.phase == phase
             saved = {key: value.clone() for key, value in step.state.tensors().items()}
             break
     state = SceneEditState.from_tensors(saved, scene, views, TEXT, MAPS)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from wys.diffusion.editor import Editor
 from wys.image import resize
-from wys.image_edit import relevance_map
+from wys.image_edit import edit_image, relevance_map
 from wys.masked_edit import Masked, edit_masked
 from wys.masks import Mask
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit_relevance
@@ -127,15 +127,23 @@ def scene_relevance(
     *,
     seed: int = 0,
     known: Sequence[RelevanceMap | None] | None = None,
+    at_once: int = 1,
 ) -> Iterator[tuple[int, RelevanceMap]]:
     """The maps of all photographs, one after the other: (view, map).
 
     Args:
-        known: maps that are there already and are not made again.
+        known: maps that are there already and are not given again.
+        at_once: photographs in a batch.
     """
-    for i in range(len(views)):
-        if known is None or known[i] is None:
-            yield i, _map_of(editor, views.original(i), instruction, settings, seed, views.names[i])
+    for first in range(0, len(views), at_once):
+        batch = range(first, min(first + at_once, len(views)))
+        missing = [i for i in batch if known is None or known[i] is None]
+        if missing:
+            # All of the batch: sums round by its size, and who goes on shall get the same maps.
+            photographs = torch.stack([views.original(i) for i in batch])
+            names = [views.names[i] for i in batch]
+            made = relevance_map(editor, photographs, instruction, settings, seed=seed, items=names)
+            yield from ((i, made.select([i - first])) for i in missing)
 
 
 def locate(
@@ -158,7 +166,13 @@ def locate(
     """
     count = len(state.views)
     for i, found in scene_relevance(
-        editor, state.views, instruction, settings.relevance, seed=seed, known=state.maps
+        editor,
+        state.views,
+        instruction,
+        settings.relevance,
+        seed=seed,
+        known=state.maps,
+        at_once=settings.at_once,
     ):
         state = state.with_map(i, found)
         yield SceneEditStep("relevance", i + 1, count, state, view=i)
@@ -233,6 +247,7 @@ def edit_scene(
     if state.fitter:
         fitter.restore(dict(state.fitter))
     eyes = _Eyes(look, state, settings)
+    firsts: dict[int, Tensor] = {}
     watchdog = Watchdog(settings.watch)
     images = state.views.images
     steps = sum(turn.view is None for turn in turns)
@@ -247,11 +262,19 @@ def edit_scene(
                 state = _learn_map(
                     editor, state, i, shown, instruction, settings, relevance_fitting, seed
                 )
-            mask = eyes.mask(i, shown)
-            name = f"{views.names[i]} {position}"
-            edited = edit_view(
-                editor, views.original(i), shown, mask, instruction, settings, turn, seed, name
-            )
+            mask = eyes.masks([i], shown)
+            if not turn.whole:
+                assert shown is not None
+                name = f"{views.names[i]} {position}"
+                edited = edit_view(
+                    editor, views.original(i), shown, mask, instruction, settings, seed, name
+                )
+            else:
+                if position not in firsts:
+                    firsts = _first_edits(
+                        editor, views, turns, position, eyes, shown, instruction, settings, seed
+                    )
+                edited = firsts.pop(position)
             if shown is not None:
                 watchdog.edited(views.original(i), shown.rgb, edited, mask, views.cameras[i])
             changed = state.views.with_edit(i, edited)
@@ -279,18 +302,17 @@ NOTHING = "nothing to edit: no view shows what the instruction is about."
 def edit_view(
     editor: Editor,
     photograph: Float[Tensor, "3 h w"],
-    shown: Rendering | None,
+    shown: Rendering,
     mask: Mask,
     instruction: str,
     settings: SceneEditSettings,
-    turn: Turn,
     seed: int,
     name: str,
 ) -> Float[Tensor, "3 h w"]:
     """The edit of one photograph: conditioned on it, begun with what the field shows.
 
     Args:
-        shown: the field's render of the view; None: the edit begins with the photograph.
+        shown: the field's render of the view.
         name: identifies the edit, for its noise.
     """
     size = (photograph.shape[-2], photograph.shape[-1])
@@ -299,11 +321,11 @@ def edit_view(
     fitted = editor.fit(size)
     told = editor.condition(resize(photograph[None], fitted), [instruction])
     own = settings.edit or editor.settings.edit
+    low, high = settings.noise
     start: Tensor | None = None
-    if shown is None or turn.whole or settings.begin == "photograph":
-        how = own if turn.whole else replace(own, start=settings.noise[1])
+    if settings.begin == "photograph":
+        how = replace(own, start=high)
     else:
-        low, high = settings.noise
         luck = float(torch.rand((), generator=generator(seed, name, "noise level")))
         how = replace(own, start=low + luck * (high - low))
         start = editor.condition(resize(shown.rgb[None], fitted).clamp(0, 1), [instruction]).z0
@@ -313,6 +335,36 @@ def edit_view(
         if edited is not None:
             return edited[0]
     raise AssertionError("an edit ends with its image")
+
+
+def _first_edits(
+    editor: Editor,
+    views: ViewSet,
+    turns: Sequence[Turn],
+    position: int,
+    eyes: _Eyes,
+    shown: Rendering | None,
+    instruction: str,
+    settings: SceneEditSettings,
+    seed: int,
+) -> dict[int, Float[Tensor, "3 h w"]]:
+    """The edits of whole photographs that are made at once with that of a turn, by their turns."""
+    first = position - position % settings.at_once
+    batch = [p for p in range(first, first + settings.at_once) if p < len(turns) and turns[p].whole]
+    if eyes.held is None:  # Only what is shown now tells a mask.
+        batch = [position]
+    chosen = [turns[p].view for p in batch]
+    indices = [i for i in chosen if i is not None]
+    made = edit_image(
+        editor,
+        torch.stack([views.original(i) for i in indices]),
+        instruction,
+        settings.edit or editor.settings.edit,
+        mask=eyes.masks(indices, shown),
+        seed=seed,
+        items=[f"{views.names[i]} {p}" for i, p in zip(indices, batch, strict=True)],
+    )
+    return dict(zip(batch, made.image, strict=True))
 
 
 class _Eyes:
@@ -330,10 +382,10 @@ class _Eyes:
             seen = [look.sees(state.region, cameras[i]) for i in range(len(state.views))]
             self.held = torch.stack(seen)
 
-    def mask(self, i: int, shown: Rendering | None) -> Mask:
-        """The mask of view i, a batch of one."""
+    def masks(self, indices: list[int], shown: Rendering | None) -> Mask:
+        """The masks of some views; of the one that is shown, where no region is held."""
         if self.held is not None:
-            return Mask.from_image(self.held[i][None], self.views.size)
+            return Mask.from_image(self.held[indices], self.views.size)
         assert shown is not None and shown.relevance is not None
         values = shown.relevance[None]
         if self.settings.stretched:
@@ -350,17 +402,6 @@ class _Eyes:
         return where if bool(where.any()) else None
 
 
-def _map_of(
-    editor: Editor,
-    image: Float[Tensor, "3 h w"],
-    instruction: str,
-    settings: RelevanceSettings | None,
-    seed: int,
-    name: str,
-) -> RelevanceMap:
-    return relevance_map(editor, image, instruction, settings, seed=seed, items=[name])
-
-
 def _learn_map(
     editor: Editor,
     state: SceneEditState,
@@ -375,7 +416,9 @@ def _learn_map(
     name = state.views.names[i]
     if settings.maps == "render" or state.maps[i] is None:
         image = shown.rgb.clamp(0, 1) if settings.maps == "render" else state.views.original(i)
-        found = _map_of(editor, image, instruction, settings.relevance, seed, name)
+        found = relevance_map(
+            editor, image, instruction, settings.relevance, seed=seed, items=[name]
+        )
         state = state.with_map(i, found)
     known = [j for j, each in enumerate(state.maps) if each is not None]
     views = state.views

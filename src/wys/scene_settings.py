@@ -47,6 +47,9 @@ class SceneEditSettings:
     together: bool = False
     """Edit all photographs once before the field takes its first step, from the photographs and
     with the noise that a full edit begins with; then take turns."""
+    at_once: int = 4
+    """Photographs in a batch, where maps are made before the first edit and where all photographs
+    are edited once before the field's first step. 1 needs the least memory."""
     passes: float = 2.0
     """Edits of each photograph, on average."""
     every: int = 10
@@ -67,8 +70,10 @@ class SceneEditSettings:
             raise WysError(
                 f"the noise of a scene's edit is a range within (0, 1], not {low} to {high}."
             )
-        if self.passes <= 0 or min(self.every, self.learn) < 1 or min(self.rest, self.watch) < 0:
-            raise WysError("passes, every and learn must be above 0, rest and watch at least 0.")
+        if self.passes <= 0 or min(self.every, self.learn, self.at_once) < 1:
+            raise WysError("passes, every, learn and at_once must be above 0.")
+        if min(self.rest, self.watch) < 0:
+            raise WysError("rest and watch must be at least 0.")
         if not 0 <= self.inside <= 1 or self.rate <= 0:
             raise WysError("inside is a share between 0 and 1, rate is above 0.")
 

@@ -28,12 +28,12 @@ def test_an_interrupted_edit_goes_on_exactly(
 ) -> None:
     from wys import scene_edit
 
-    options = ("--name", "red", *wys.edit)
+    options = ("--name", "red", "--at-once", "1", *wys.edit)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert wys("edit", scene, "make the ball red", "--out", whole, *options) == 0
     assert not (scene / "layers").exists()
 
-    original, calls = scene_edit.edit_view, []
+    original, calls = scene_edit.edit_image, []
 
     def killed(*arguments: object, **settings: object) -> torch.Tensor:
         calls.append(1)
@@ -43,7 +43,7 @@ def test_an_interrupted_edit_goes_on_exactly(
 
     with monkeypatch.context() as patch:
         patch.setattr("wys.apps.progress.Saving.due", lambda self: True)
-        patch.setattr(scene_edit, "edit_view", killed)
+        patch.setattr(scene_edit, "edit_image", killed)
         assert wys("edit", scene, "make the ball red", "--out", cut, *options) == 130
     assert SceneFolder.open(cut).unfinished is not None and not SceneFolder.open(cut).layers
     capsys.readouterr()
@@ -54,7 +54,9 @@ def test_an_interrupted_edit_goes_on_exactly(
 
     calls.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(scene_edit, "edit_view", lambda *a, **o: calls.append(1) or original(*a, **o))
+        patch.setattr(
+            scene_edit, "edit_image", lambda *a, **o: calls.append(1) or original(*a, **o)
+        )
         assert wys("edit", scene, "make the ball red", "--out", cut, *options, "--resume") == 0
     assert len(calls) == 2
     mine, theirs = contents(cut / "layers/01-red"), contents(whole / "layers/01-red")
@@ -79,7 +81,7 @@ def test_an_unfinished_edit_can_be_dropped(
 
     before = contents(scene)
     with monkeypatch.context() as patch:
-        patch.setattr("wys.scene_edit.edit_view", killed)
+        patch.setattr("wys.scene_edit.edit_image", killed)
         assert wys("edit", scene, "make the ball red", *wys.edit) == 130
     assert contents(scene) != before
     assert wys("undo", scene) == 0 and "unfinished" in capsys.readouterr().out
@@ -114,7 +116,7 @@ def test_an_edit_that_is_given_up_leaves_the_scene_as_it_is(
     def given_up(*_: object, **__: object) -> torch.Tensor:
         raise WysError("the scene does not take the edits up; raise --every.")
 
-    monkeypatch.setattr("wys.scene_edit.edit_view", given_up)
+    monkeypatch.setattr("wys.scene_edit.edit_image", given_up)
     before = contents(scene)
     refused(wys("edit", scene, "make the ball red", *wys.edit), capsys, "take the edits up")
     assert contents(scene) == before

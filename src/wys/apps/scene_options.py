@@ -138,6 +138,8 @@ class SceneGuideOptions:
     """Steps of the field after each photograph (paper: 10)."""
     passes: Annotated[float | None, optional("N")] = None
     """How often each photograph is edited, on average."""
+    at_once: Annotated[int | None, optional("N")] = None
+    """Photographs in a batch, for maps and first edits (4); 1 needs the least memory."""
     rest: Annotated[int | None, optional("N")] = None
     """Steps of the field after the last edited photograph."""
     rate: Annotated[float | None, optional("SHARE")] = None
@@ -156,6 +158,7 @@ class SceneGuideOptions:
             noise=self.noise,
             every=self.every,
             passes=self.passes,
+            at_once=self.at_once,
             rest=self.rest,
             rate=self.rate,
         )

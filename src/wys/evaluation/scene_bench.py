@@ -194,7 +194,11 @@ class SceneCase:
         """Masks of the relevance field, and of each held-out photograph's own map."""
         views = self.capture.held_out
         found = scene_relevance(
-            self.editor, views, self.posed.case.instruction, seed=self.cases.seed
+            self.editor,
+            views,
+            self.posed.case.instruction,
+            seed=self.cases.seed,
+            at_once=settings.at_once,
         )
         alone = torch.cat([each.mask().at(views.size)[:, 0] for _, each in found])
         named = (("field", self.field_masks(look, settings)), ("single-view", alone))

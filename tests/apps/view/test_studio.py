@@ -99,7 +99,7 @@ def test_what_cannot_be_done_is_a_sentence(
     def given_up(*_: object, **__: object) -> None:
         raise WysError("the scene does not take the edits up; raise --every.")
 
-    monkeypatch.setattr("wys.scene_edit.edit_view", given_up)
+    monkeypatch.setattr("wys.scene_edit.edit_image", given_up)
     studio.start_edit(TEXT)
     assert finished(studio) == "failed" and "take the edits up" in studio.message
     assert contents(scene) == before and not studio.stack.layers
