@@ -246,7 +246,8 @@ def test_the_same_seed_gives_the_same_scene(editor: Editor, views: ViewSet, scen
 
 # The first and the last are in the middle of what is made at once.
 @pytest.mark.parametrize(
-    ("stop", "together", "phase"), [(2, False, "relevance"), (80, False, "edit"), (72, True, "edit")]
+    ("stop", "together", "phase"),
+    [(2, False, "relevance"), (80, False, "edit"), (72, True, "edit")],
 )
 def test_an_edit_that_was_killed_goes_on_exactly(
     stop: int, together: bool, phase: str, editor: Editor, views: ViewSet, scene: Scene
