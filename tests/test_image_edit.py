@@ -10,8 +10,8 @@ import wys
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
-from wys.image_edit import EditStep, composite, edit_image, edit_steps, relevance_map, zoom_box
-from wys.masks import Box, Mask
+from wys.image_edit import EditStep, edit_image, edit_steps, relevance_map
+from wys.masks import Box, Mask, composite, zoom_box
 from wys.relevance import RelevanceSettings, VerdictSettings
 from wys.seeds import normal
 

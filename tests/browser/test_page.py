@@ -125,7 +125,9 @@ def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
     print(f"\nfirst relevance after {seconds:.1f} s")
     assert seconds < PATIENCE / 1000
 
-    # The threshold moves the outline in the browser, without a word to the server.
+    # The threshold moves the outline in the browser, without a word to the server. What follows
+    # the verdict's answer of its own accord comes first.
+    page.wait_for_timeout(1000)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     moved = page.evaluate("""() => {
