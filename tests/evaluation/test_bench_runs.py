@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from wys.apps import cli
+from wys.diffusion.clip import Clip
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
@@ -18,7 +19,10 @@ from wys.evaluation.cases import Cases
 from wys.evaluation.html_report import page, write_results
 from wys.evaluation.image_bench import image_bench
 from wys.evaluation.journal import Journal
+from wys.evaluation.judges import Judges
+from wys.evaluation.lpips import Lpips
 from wys.evaluation.own_cases import OwnCases
+from wys.evaluation.report import columns_of
 from wys.evaluation.svg_plots import Axis, Series, plot, ticks
 from wys.evaluation.sweep import SweepSettings, sweep
 from wys.image import write_image
@@ -77,6 +81,28 @@ def test_doing_nothing_is_in_every_table_and_seeds_have_intervals(quick: Editor)
     assert noop["clip_direction"] is None
     assert all(p["change"] is None or p["change"] < 4 / 255 for p in noop["leakage"])
     json.dumps(rows, allow_nan=False)
+
+
+def test_networks_judge_beside_the_exact_measures(
+    quick: Editor,
+    clip_directory: Path,
+    random_lpips: Callable[[str], tuple[Path, Any]],
+    tmp_path: Path,
+) -> None:
+    judges = Judges(
+        Clip.load(str(clip_directory), "cpu"), Lpips.load(random_lpips("alex")[0], "cpu")
+    )
+    journal = Journal(tmp_path / "run", {})
+    plain = last_rows(image_bench(quick, TOY, ["ip2p"]))
+    judged = last_rows(image_bench(quick, TOY, ["ip2p"], judges=judges, journal=journal))
+    noop, edited = (row for row in judged if row["kind"] == "all")
+    assert noop["clip_image"] == pytest.approx(1) and noop["clip_direction"] is None
+    assert edited["clip_image"] < 1 and -1 <= edited["clip_direction"] <= 1
+    assert noop["lpips"] > 0 and edited["lpips_low"] <= edited["lpips"] <= edited["lpips_high"]
+    assert columns_of(judged)["lpips"] == "LPIPS" and "lpips" not in columns_of(plain)
+    # They only look: what needs no network stays as it was.
+    exact = ("psnr_inside", "psnr_outside", "ssim", "max_outside")
+    assert [[r[k] for k in exact] for r in judged] == [[r[k] for k in exact] for r in plain]
 
 
 def own_folder(folder: Path) -> Path:

@@ -1,42 +1,15 @@
 """CLIP measures against the library's own preprocessing, and what must not be rewarded."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from wys.diffusion.clip import MEAN, STD, Clip
 from wys.errors import WysError
 from wys.evaluation.clip_metrics import clip_measures, cosine, direction_consistency
-
-
-@pytest.fixture(scope="module")
-def clip_directory(
-    tiny_tokenizer: Callable[..., CLIPTokenizer], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A tiny random CLIP, saved as an ordinary directory."""
-    torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    text = {
-        **small,
-        "num_attention_heads": 2,
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 16,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {**small, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
-    directory = tmp_path_factory.mktemp("clip")
-    model.save_pretrained(directory, safe_serialization=True)
-    tokenizer.save_pretrained(directory)
-    return directory
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,12 @@ import tyro
 from wys.apps.bench_options import (
     CaseGroup,
     CaseOptions,
-    ClipName,
+    JudgeGroup,
+    JudgeOptions,
     ResultGroup,
     ResultOptions,
     Size,
     World,
-    load_clip,
     load_editor,
     seeds_in_words,
 )
@@ -32,8 +32,8 @@ def bench_image(
     methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
     best_cases: int = 24,
     best_guidance: Annotated[tuple[float, float] | None, optional("S_T S_I")] = None,
-    clip: ClipName = None,
     on: CaseGroup = CaseOptions(),  # noqa: B008
+    judge: JudgeGroup = JudgeOptions(),  # noqa: B008
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -43,7 +43,6 @@ def bench_image(
         methods: Only these; all if none is given. Doing nothing (noop) is always measured.
         best_cases: Validation cases of the world on which ip2p-best finds its guidance.
         best_guidance: The guidance of ip2p-best, if it is known; needed for it with --data.
-        clip: A CLIP for similarities and directions: a directory or hub id.
     """
     from wys.apps.progress import progress
     from wys.diffusion.conditioning import Guidance
@@ -60,8 +59,8 @@ def bench_image(
         chosen = [method for method in chosen if method != "ip2p-best"]
     source = on.source()
     result.check()
-    loaded, judge = load_editor(editor), load_clip(clip, editor.device)
-    what = {**source.settings, "clip": clip, "best": [best_cases, best_guidance]}
+    loaded, judges = load_editor(editor), judge.load(editor.device)
+    what = {**source.settings, **judge.names, "best": [best_cases, best_guidance]}
     journal = result.journal("image", editor, loaded, what)
 
     def find_guidance() -> list[float]:
@@ -86,7 +85,7 @@ def bench_image(
             chosen,
             None if best is None else Guidance(*best),
             seeds=on.all_seeds,
-            clip=judge,
+            judges=judges,
             journal=journal,
         ):
             advance(step.done, step.count)
@@ -267,8 +266,8 @@ def bench_scene_edit(
     scenes: Annotated[int | None, optional("N")] = None,
     kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
     methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
-    clip: ClipName = None,
     pictures: Annotated[Path | None, optional("DIR")] = None,
+    judge: JudgeGroup = JudgeOptions(),  # noqa: B008
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -282,7 +281,6 @@ def bench_scene_edit(
         scenes: Number of scenes.
         kinds: Only these kinds of edits.
         methods: Only these; all if none is given. Doing nothing (noop) is always measured.
-        clip: A CLIP for similarities, directions and their consistency: a directory or hub id.
         pictures: Write a sheet of each scene and kind into this folder.
     """
     from wys.apps.progress import progress
@@ -305,12 +303,12 @@ def bench_scene_edit(
     chosen = tuple(method for method in METHODS if not methods or method in methods)
     all_seeds = tuple(range(seed, seed + seeds))
     result.check()
-    loaded, judge = load_editor(editor), load_clip(clip, editor.device)
-    journal = result.journal("scene-edit", editor, loaded, {**asdict(cases), "clip": clip})
+    loaded, judges = load_editor(editor), judge.load(editor.device)
+    journal = result.journal("scene-edit", editor, loaded, {**asdict(cases), **judge.names})
     rows: list[dict[str, Any]] = []
     with progress("measuring") as advance:
         for step in scene_bench(
-            loaded, cases, chosen, seeds=all_seeds, clip=judge, journal=journal
+            loaded, cases, chosen, seeds=all_seeds, judges=judges, journal=journal
         ):
             advance(step.done, step.count)
             rows = step.rows or rows

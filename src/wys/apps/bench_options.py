@@ -1,4 +1,4 @@
-"""Groups of options of the benches: on which cases, by which CLIP, and where results go."""
+"""Groups of options of the benches: which cases, which networks judge, where results go."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from wys.apps.options import EditorOptions, optional
 from wys.errors import WysError
 
 if TYPE_CHECKING:
-    from wys.diffusion.clip import Clip
     from wys.diffusion.editor import Editor
     from wys.evaluation.cases import Source
     from wys.evaluation.journal import Journal
+    from wys.evaluation.judges import Judges
 
 World = Literal["plain", "full", "clevr"]
 Size = Annotated[int | None, optional("PIXELS")]
-ClipName = Annotated[str | None, optional("NAME")]
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,36 @@ class CaseOptions:
         """What is measured on."""
         place = f"{self.split} split, {self.world} world" if self.data is None else str(self.data)
         return f"{count} cases, {place}{seeds_in_words(self.all_seeds)}"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Networks that judge the edits, too."""
+
+    clip: Annotated[str | None, optional("NAME")] = None
+    """A CLIP for similarities, directions and their consistency: a directory or hub id."""
+    lpips: Annotated[Path | None, optional("FILE")] = None
+    """LPIPS for the distance to the true edit: a safetensors file (docs/benchmarks.md)."""
+
+    def load(self, device: str) -> Judges:
+        """The networks that are named; raises WysError where one cannot be loaded."""
+        from wys.apps.progress import err
+        from wys.diffusion.clip import Clip
+        from wys.diffusion.loading import hide_library_bars
+        from wys.evaluation.judges import Judges
+        from wys.evaluation.lpips import Lpips
+
+        hide_library_bars()
+        with err.status("loading the networks that judge"):
+            return Judges(
+                None if self.clip is None else Clip.load(self.clip, device),
+                None if self.lpips is None else Lpips.load(self.lpips, device),
+            )
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Their names, as a record keeps them."""
+        return {"clip": self.clip, "lpips": None if self.lpips is None else str(self.lpips)}
 
 
 @dataclass(frozen=True)
@@ -135,23 +164,11 @@ def load_editor(options: EditorOptions) -> Editor:
         return options.load()
 
 
-def load_clip(name: str | None, device: str) -> Clip | None:
-    """The CLIP of a name, if there is one; raises WysError where it cannot be loaded."""
-    if name is None:
-        return None
-    from wys.apps.progress import err
-    from wys.diffusion.clip import Clip
-    from wys.diffusion.loading import hide_library_bars
-
-    hide_library_bars()
-    with err.status("loading CLIP"):
-        return Clip.load(name, device)
-
-
 def seeds_in_words(seeds: Sequence[int]) -> str:
     """ ", seeds 0 to 2"; nothing for a single one."""
     return "" if len(seeds) < 2 else f", seeds {seeds[0]} to {seeds[-1]}"
 
 
 CaseGroup = tyro.conf.OmitArgPrefixes[CaseOptions]
+JudgeGroup = tyro.conf.OmitArgPrefixes[JudgeOptions]
 ResultGroup = tyro.conf.OmitArgPrefixes[ResultOptions]

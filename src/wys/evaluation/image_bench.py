@@ -24,13 +24,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wys.diffusion.clip import Clip
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.settings import PAPER, EditorSettings
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases, Source, Truth
 from wys.evaluation.journal import Journal
+from wys.evaluation.judges import NO_JUDGES, Judges
 from wys.evaluation.scores import Scores, rows_of, score
 from wys.image import draw_outline, overlay_heat, resize
 from wys.image_edit import ImageEdit, edit_image
@@ -73,10 +73,10 @@ class Run:
             return self.pairs.mask is not None
         return method != "vae-oracle" or self.pairs.after is not None
 
-    def scores(self, method: Method, clip: Clip | None = None) -> Scores:
+    def scores(self, method: Method, judges: Judges = NO_JUDGES) -> Scores:
         """Runs a method and scores what it made."""
         made = self.make(method)
-        return score(self.pairs, made.image, made.seconds, made.values, made.mask, clip)
+        return score(self.pairs, made.image, made.seconds, made.values, made.mask, judges)
 
     def make(self, method: Method) -> Made:
         """Runs a method."""
@@ -167,7 +167,7 @@ def image_bench(
     best: Guidance | None = None,
     *,
     seeds: Sequence[int] = (0,),
-    clip: Clip | None = None,
+    judges: Judges = NO_JUDGES,
     journal: Journal | None = None,
 ) -> Iterator[BenchStep]:
     """Measures the methods on the cases, one step for each seed, batch and method.
@@ -176,7 +176,7 @@ def image_bench(
         methods: `noop` is always among them: no figure means anything without it.
         best: the guidance of `ip2p-best`; the editor's own if not given.
         seeds: of the noise and, where the source draws them, of the cases.
-        clip: measures similarities and directions with it.
+        judges: networks that judge the edited images, too.
         journal: what is in it is not measured again.
     """
     journal = journal or Journal()
@@ -195,7 +195,7 @@ def image_bench(
                     made = run.make(method)
                     if seed == seeds[0]:
                         _keep_made(journal, items, truth, method, made)
-                    scores = score(truth, made.image, made.seconds, made.values, made.mask, clip)
+                    scores = score(truth, made.image, made.seconds, made.values, made.mask, judges)
                     journal.add(scores.records(seed, items, method, truth.instructions))
                 done += 1
                 yield BenchStep(done, count)

@@ -10,13 +10,14 @@ from rich.table import Table
 Row = Mapping[str, Any]
 """One measurement: names such as "method" and "kind", numbers, None where undefined."""
 
-CLIP_COLUMNS = {
+JUDGED_COLUMNS = {
     "clip_image": "CLIP to input",
     "clip_truth": "CLIP to truth",
     "clip_direction": "CLIP direction",
     "clip_consistency": "CLIP consistency",
+    "lpips": "LPIPS",
 }
-"""Shown only where a CLIP measured."""
+"""Shown only where such a network measured."""
 SWEPT = ("method", "cases", "iou", "psnr_inside", "psnr_outside", "seconds", "ssim")
 IMAGE_COLUMNS = {
     "method": "method",
@@ -32,7 +33,7 @@ IMAGE_COLUMNS = {
     "seconds": "s / edit",
     "ssim": "SSIM",
     "ece": "calibration error",
-    **CLIP_COLUMNS,
+    **JUDGED_COLUMNS,
 }
 SWEEP_COLUMNS = {
     "sweep": "varied",
@@ -57,7 +58,7 @@ SCENE_COLUMNS = {
     "psnr_outside": "PSNR outside (dB)",
     "ssim": "SSIM",
     "consistency": "consistency (dB)",
-    **CLIP_COLUMNS,
+    **JUDGED_COLUMNS,
     "seconds": "s / edit",
     "peak_mb": "peak MB",
 }
@@ -77,6 +78,7 @@ _DIGITS = {
     "clip_truth": 3,
     "clip_direction": 3,
     "clip_consistency": 3,
+    "lpips": 3,
     "peak_mb": 0,
 }
 WORDS = ("method", "kind", "name", "sweep", "variant", "normalisation")
@@ -107,7 +109,7 @@ def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     return {
         key: title
         for key, title in known.items()
-        if key in (measured if key in CLIP_COLUMNS else keys)
+        if key in (measured if key in JUDGED_COLUMNS else keys)
     }
 
 

@@ -29,14 +29,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.camera import Camera
-from wys.diffusion.clip import Clip
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.evaluation.captions import captions
-from wys.evaluation.clip_metrics import clip_measures, direction_consistency
+from wys.evaluation.clip_metrics import direction_consistency
 from wys.evaluation.curves import leakage
 from wys.evaluation.journal import Journal
+from wys.evaluation.judges import NO_JUDGES, Judges
 from wys.evaluation.scene_scores import SceneScore, case_name, rows_of, scene_score, warp_error
 from wys.evaluation.speed_bench import PeakMemory
 from wys.nerf.field import FieldSettings
@@ -126,7 +126,7 @@ class SceneCase:
         return replace(PRESETS[method], passes=self.cases.passes, every=self.cases.every)
 
     def run(
-        self, method: Method, clip: Clip | None = None
+        self, method: Method, judges: Judges = NO_JUDGES
     ) -> tuple[list[SceneScore], Float[Tensor, "n 3 h w"]]:
         """Edits, renders the held-out views and scores them; `wys` brings the rows of its masks."""
         with PeakMemory(torch.device("cpu")) as memory:
@@ -135,7 +135,7 @@ class SceneCase:
             seconds = time.perf_counter() - started
         settings = self.settings(method) if state is not None else IN2N
         masks = None if state is None else self.masks(look, state, settings)
-        score, images = self.score(method, look, masks, seconds, memory.megabytes, clip)
+        score, images = self.score(method, look, masks, seconds, memory.megabytes, judges)
         if method != "wys" or state is None:
             return [score], images
         return [score, *self.mask_scores(look, state, settings)], images
@@ -238,22 +238,21 @@ class SceneCase:
         masks: Bool[Tensor, "n h w"] | None,
         seconds: float,
         peak_mb: float,
-        clip: Clip | None = None,
+        judges: Judges = NO_JUDGES,
     ) -> tuple[SceneScore, Float[Tensor, "n 3 h w"]]:
         """Scores the renders of the held-out views."""
         truth, images = self.truth, self.renders(look)
         after = self.posed.case.after[[0] * len(images)]
         depth = raytrace(after, self.cameras, samples=1).depth
         views = {**self.mask_measures(masks), "ssim": metrics.ssim(images, truth.after)}
-        if clip is not None:
+        if judges != NO_JUDGES:
             # Against renders of the scene, not photographs: an edit is not to blame for the fit.
             before = self.renders(Look(((self.fitted, None),)))
             said = captions(self.posed.case.before) + captions(self.posed.case.after)
             told = [(said[0], said[1])] * len(images)
-            measured = clip_measures(clip, images, before, truth.after, told)
-            views["clip_image"] = measured["clip_image"]
-            views["clip_direction"] = measured["clip_direction"]
-            views["clip_consistency"] = direction_consistency(clip, images, before)
+            views |= judges.measures(images, before, truth.after, told)
+            if judges.clip is not None:
+                views["clip_consistency"] = direction_consistency(judges.clip, images, before)
         errors = {
             "inside": metrics.squared_error(images, truth.after, truth.mask),
             "outside": metrics.squared_error(images, truth.after, ~truth.mask),
@@ -292,7 +291,7 @@ def scene_bench(
     relevance_fitting: RelevanceFitSettings | None = None,
     *,
     seeds: Sequence[int] | None = None,
-    clip: Clip | None = None,
+    judges: Judges = NO_JUDGES,
     journal: Journal | None = None,
 ) -> Iterator[SceneBenchStep]:
     """Fits every scene once and measures the methods on every kind of edit.
@@ -300,7 +299,7 @@ def scene_bench(
     Args:
         methods: `noop` is always among them.
         seeds: of the scenes, the fits and the edits; the cases' own if not given.
-        clip: measures similarities, directions and their consistency with it.
+        judges: networks that judge the renders, too.
         journal: what is in it is not measured again.
     """
     learning = relevance_fitting or RelevanceFitSettings()
@@ -338,7 +337,7 @@ def scene_bench(
                 journal.keep_picture(name, "truth", whole.truth.after[0])
             for method in chosen:
                 if not _is_known(journal, seed, name, method):
-                    found, images = whole.run(method, clip)
+                    found, images = whole.run(method, judges)
                     if seed == seeds[0]:
                         journal.keep_picture(name, method, images[0])
                     told = {"instruction": case.instruction}

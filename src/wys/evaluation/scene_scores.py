@@ -17,9 +17,12 @@ from wys.evaluation import metrics
 from wys.evaluation.curves import DISTANCES, Leakage, pooled_leakage
 from wys.evaluation.intervals import weighted_mean, weights
 from wys.evaluation.journal import Record
+from wys.evaluation.judges import NAMES as JUDGED
 from wys.evaluation.scores import ends
 
-VIEWS = ("iou", "ssim", "stray", "clip_image", "clip_direction", "clip_consistency")
+SEEN = (*JUDGED, "clip_consistency")
+"""What networks judge."""
+VIEWS = ("iou", "ssim", "stray", *SEEN)
 """Measures of single views, of which a row has the mean."""
 ERRORS = ("inside", "outside", "consistency")
 """Squared errors of single views, which a row pools."""
@@ -159,7 +162,7 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         "seconds": sum(s.seconds for s in scores) / len(scores),
         "peak_mb": max(s.peak_mb for s in scores),
         "stray": metrics.mean(views["stray"]),
-        **{name: metrics.mean(values) for name, values in views.items() if "clip" in name},
+        **{name: metrics.mean(views[name]) for name in SEEN},
         "cases": len(scores),
         "seeds": len({s.seed for s in scores}),
     }

@@ -12,11 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from wys.diffusion.clip import Clip
 from wys.evaluation import metrics
 from wys.evaluation.cases import Truth, captions_of
-from wys.evaluation.clip_metrics import NAMES as CLIP_NAMES
-from wys.evaluation.clip_metrics import clip_measures
 from wys.evaluation.curves import (
     BINS,
     DISTANCES,
@@ -31,13 +28,15 @@ from wys.evaluation.curves import (
 )
 from wys.evaluation.intervals import Figure, interval, weighted_mean, weights
 from wys.evaluation.journal import Record
+from wys.evaluation.judges import NAMES as JUDGED
+from wys.evaluation.judges import NO_JUDGES, Judges
 from wys.tabletop.edits import KINDS
 
-MEANS = ("iou", "ap", "grounding", "chance", "seconds", "ssim", *CLIP_NAMES)
+MEANS = ("iou", "ap", "grounding", "chance", "seconds", "ssim", *JUDGED)
 """Measures of which a row has the mean over its cases."""
 POOLED = ("inside", "outside")
 """Regions whose squared error a row pools."""
-WITH_INTERVALS = ("iou", "ap", "grounding", "ssim", *CLIP_NAMES)
+WITH_INTERVALS = ("iou", "ap", "grounding", "ssim", *JUDGED)
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,7 @@ def score(
     seconds: float,
     values: Float[Tensor, "b 1 h w"] | None = None,
     mask: Bool[Tensor, "b h w"] | None = None,
-    clip: Clip | None = None,
+    judges: Judges = NO_JUDGES,
 ) -> Scores:
     """Scores of edited images, and of the relevance values and mask where a method has them.
 
@@ -265,6 +264,5 @@ def score(
     largest = undefined
     if allowed is not None:
         largest = metrics.largest_difference(image, truth.before, ~allowed).double()
-    if clip is not None:
-        means |= clip_measures(clip, image, truth.before, after, captions_of(truth))
+    means |= judges.measures(image, truth.before, after, captions_of(truth))
     return Scores(tuple(truth.kinds), means, inside, outside, largest, leaked, counts)
