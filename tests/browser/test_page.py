@@ -186,6 +186,13 @@ SLOW_CANCEL = """
     };
 """
 """While a cancellation is under way, the browser takes no job of that kind on."""
+NOTE_MESSAGES = """() => {
+    const message = document.querySelector("#message");
+    window.messages = [];
+    new MutationObserver(() => window.messages.push(message.textContent)).observe(
+        message, { childList: true, characterData: true, subtree: true });
+}"""
+"""The next step of an edit may take the place of a message before anyone has looked."""
 
 
 def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None:
@@ -195,14 +202,15 @@ def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None
     page.click("#stage .card:nth-child(4)")
     told(page, "verdict")
     page.click("#settings button")
-    page.fill("#steps input", "150")
+    page.fill("#steps input", "600")
     page.locator("#steps input").blur()
     page.click("#edit")
     page.wait_for_selector("#message progress[value]")
+    page.evaluate(NOTE_MESSAGES)
     page.click("#cancel")
-    page.wait_for_selector("#message :text('Cancelling')")
     page.wait_for_selector("#message :text('Cancelled')")
     page.wait_for_selector("#edit")
+    assert any("Cancelling" in message for message in page.evaluate("window.messages"))
     assert not page.locator("#result").is_visible()
 
     # Several seeds become a gallery to choose from.
