@@ -45,6 +45,8 @@ def check(words: list[str]) -> None:
     if words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
         assert words[1] in targets, words
+    elif words[:2] == ["python", "-c"]:
+        compile(words[2], "a page's own line", "exec")
     elif words[0] == "python" and words[1] != "-m":
         assert (ROOT / words[1]).is_file(), words
     elif words[0] == "wys":

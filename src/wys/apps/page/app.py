@@ -32,6 +32,7 @@ Updates = dict[Any, Any]
 WORKING = "class='told busy'"
 """Stands in every message of a job that goes on."""
 LOOKING = "Looking for what the instruction changes"
+CANCELLING = "() => 'Cancelling'"
 SHOW_RESULT = """() => {
     document.querySelector("#slider")?.scrollIntoView({ behavior: "smooth", block: "nearest" });
 }"""
@@ -119,8 +120,12 @@ class Page(Layout):
             running[-1].then(self._settle, self.message, **standing)
         # On a phone the result lies below what is on the screen.
         running[-1].then(None, js=SHOW_RESULT, api_visibility="private")
-        said = quiet | {"outputs": self.message}
-        self.cancel_button.click(self._cancel, self.message, cancels=running, queue=False, **said)
+        # Said by the browser, on the button: an answer from the server could come after the job's
+        # last one, and the job's messages go on until the server has let go of it.
+        self.cancel_button.click(
+            None, None, self.cancel_button, js=CANCELLING, api_visibility="private"
+        )
+        self.cancel_button.click(None, cancels=running, queue=False, api_visibility="private")
         self.variant_gallery.select(self._choose_variant, self.visit, **quiet)
         self.history.select(self._choose_past, self.visit, **quiet)
         self.use_button.click(self._use, self.visit, **quiet)
@@ -221,9 +226,6 @@ class Page(Layout):
         # What was marked on another map says nothing about this one.
         return visit, replace(wish, marks=Marks()), self._staged(visit) | numbers
 
-    def _cancel(self, message: str) -> str:
-        return working("Cancelling") if WORKING in message else message
-
     def _settle(self, message: str) -> Updates:
         """After any end of a job. One that still seems to work was cancelled; only now has the
         browser let go of it, and would take another one on."""
@@ -279,7 +281,7 @@ class Page(Layout):
         return {
             self.look_button: gr.Button(visible=False),
             self.edit_button: gr.Button(visible=False),
-            self.cancel_button: gr.Button(visible=True),
+            self.cancel_button: gr.Button("Cancel", visible=True),
             self.message: working(what),
         }
 
