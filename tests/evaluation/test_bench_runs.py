@@ -193,6 +193,13 @@ def test_reports_of_speed_and_fits_have_their_tables(tmp_path: Path) -> None:
     write_results(tmp_path, "speed", ["on cpu"], speed)
     assert "<svg" not in (tmp_path / "report.html").read_text()
     assert "| edit | 1.50 | 0.80 | 900 |" in (tmp_path / "tables.md").read_text()
+    windows = [
+        {"name": f"window {share} %", "seconds": s, "ratio_to_diffusers": s / 2, "floor": s / 9}
+        for share, s in ((2, 0.5), (10, 1.0), (100, 2.0))
+    ]
+    html = page("speed", [], speed + windows)
+    assert html.count("<svg") == 1
+    assert all(f">{name}</text>" in html for name in ("window", "diffusers", "floor"))
     shutil.rmtree(tmp_path)
     write_results(tmp_path, "fit <a>", [], fit)
     html = (tmp_path / "report.html").read_text()

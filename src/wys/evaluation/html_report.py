@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -37,7 +38,8 @@ tr.wys small { font-weight: 400; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr));
   gap: 1.2rem 2rem; }
 .plots h2 { margin-top: 1rem; }
-svg { width: 100%; height: auto; font: 14px system-ui, sans-serif; fill: #1d2329; }
+svg { width: 100%; max-width: 640px; height: auto; font: 14px system-ui, sans-serif;
+  fill: #1d2329; }
 svg .grid { stroke: #e3e7eb; } svg .tick { stroke: #8b949c; } svg .label { fill: #56606a; }
 svg .ideal { stroke: #8b949c; stroke-dasharray: 2 4; }
 @media (max-width: 560px) { svg { font-size: 17px; } svg .label { font-size: 15px; } }
@@ -157,6 +159,16 @@ def _plots(rows: Sequence[Row]) -> list[str]:
             )
         ]
     sections = []
+    windows = [row for row in rows if _window_percent(row) is not None]
+    if windows:
+        sections.append(
+            _section(
+                "What does a part of the image cost?",
+                "An edit in a window of the latents, by the share of the image that is edited, "
+                "beside diffusers' edit of the whole image and the floor of the machine.",
+                plot(_costs(windows), Axis("edited share of the image (%)"), Axis("seconds", 0.0)),
+            )
+        )
     if any(row.get("psnr_outside") is not None for row in rows):
         sections.append(
             _section(
@@ -215,6 +227,26 @@ def _plots(rows: Sequence[Row]) -> list[str]:
             )
         )
     return sections
+
+
+def _window_percent(row: Row) -> float | None:
+    """The share of the image that a row of the speed bench edits in a window."""
+    found = re.fullmatch(r"window (\d+) %", str(row.get("name")))
+    return float(found[1]) if found else None
+
+
+def _costs(windows: Sequence[Row]) -> list[Series]:
+    """Seconds over the edited share, and what they are compared with."""
+    measured = {
+        "window": [float(row["seconds"]) for row in windows],
+        "diffusers": [row["seconds"] / row["ratio_to_diffusers"] for row in windows],
+        "floor": [float(row["floor"]) for row in windows],
+    }
+    shares = [_window_percent(row) or 0.0 for row in windows]
+    return [
+        Series(name, list(zip(shares, seconds, strict=True)), dashed=name == "floor")
+        for name, seconds in measured.items()
+    ]
 
 
 def _section(heading: str, words: str, figure: str) -> str:
