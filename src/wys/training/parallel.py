@@ -5,9 +5,11 @@ do not gain from a second thread. Gradients are averaged after every step, so th
 hold equal weights all the time.
 """
 
+import multiprocessing
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,20 @@ def launch(
         os.environ.update(before)
 
 
+def _end_with(parent: Any) -> None:
+    """Ends this process when its parent has ended.
+
+    torch asks the system for an interrupt then, but whatever was started in the background of a
+    shell script ignores interrupts: two runs would write the same state.
+    """
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def _child(
     rank: int,
     function: Callable[..., None],
@@ -88,6 +104,7 @@ def _child(
     args: tuple[Any, ...],
 ) -> None:
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
+    _end_with(multiprocessing.parent_process())
     if device == "cpu":
         torch.set_num_threads(1)
     function(accelerator(device, precision), *args)

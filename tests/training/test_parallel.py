@@ -1,0 +1,50 @@
+"""Several processes that train together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from wys.training.parallel import launch
+
+def work(accelerator, folder):
+    (folder / str(accelerator.process_index)).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    folder = Path(sys.argv[1])
+    launch(work, 2, args=(folder,), device="cpu", precision="no", cache=folder / "cache")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of a POSIX system")
+def test_processes_end_with_a_parent_that_was_killed_in_the_background(tmp_path: Path) -> None:
+    """What a script starts in its background ignores interrupts, and so do its children."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    parent = subprocess.Popen([sys.executable, str(program), str(tmp_path)])
+    try:
+        files = [tmp_path / "0", tmp_path / "1"]
+        wait_until(lambda: all(file.exists() and file.read_text() for file in files), 120)
+        children = [psutil.Process(int(file.read_text())) for file in files]
+    finally:
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+    wait_until(lambda: not any(child.is_running() for child in children), 20)
+
+
+def wait_until(condition, seconds: float) -> None:
+    """Returns as soon as the condition holds; fails where it does not in time."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
