@@ -8,9 +8,11 @@ import torch
 
 from wys.errors import WysError
 from wys.store import read_tensors, write_tensors
+from wys.tabletop.edits import KINDS, Recolour, Remove
 from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import make_pairs
-from wys.tabletop.world import PLAIN
+from wys.tabletop.raytracer import object_ids
+from wys.tabletop.world import COLOURS, PLAIN
 from wys.training.denoiser import (
     LABELS,
     DeepSupervision,
@@ -25,7 +27,9 @@ from wys.training.denoiser import (
 from wys.training.denoising import DenoiserSettings
 from wys.training.latents import Batch, LatentSet
 from wys.training.triplets import (
+    CLASSES,
     NAMINGS,
+    NO_OBJECT,
     DataSettings,
     ShardFile,
     Tabletop,
@@ -75,10 +79,9 @@ def latents(folder, naming_of_rows, kinds=("remove",)):
             "after": torch.arange(n).half().view(-1, 1, 1, 1).expand(-1, CHANNELS, 4, 4).clone(),
             "changed": torch.zeros(n, 4, 4, dtype=torch.uint8),
             "coverage": torch.zeros(scenes, 2, 4, 4, dtype=torch.uint8),
-            **{
-                k: torch.zeros(scenes, 2, dtype=torch.int8)
-                for k in ("shapes", "colours", "materials")
-            },
+            "after_coverage": torch.zeros(n, 2, 4, 4, dtype=torch.uint8),
+            **{k: torch.zeros(scenes, 2, dtype=torch.int8) for k in CLASSES},
+            **{f"after_{k}": torch.zeros(n, 2, dtype=torch.int8) for k in CLASSES},
             "target": torch.ones(n, dtype=torch.uint8),
             "tokens": torch.zeros(n, 8, dtype=torch.int16),
             "scene": torch.arange(n, dtype=torch.int32) // 4,
@@ -126,7 +129,7 @@ def test_a_larger_set_of_other_kinds_adds_to_what_a_folder_holds(tmp_path):
 def test_what_an_earlier_version_made_is_refused(tmp_path):
     latents(tmp_path, [0, 1, 2, 3])
     path = tmp_path / "16" / "train-00000000.safetensors"
-    old = {k: v.clone() for k, v in read_tensors(path).items() if k != "naming"}
+    old = {k: v.clone() for k, v in read_tensors(path).items() if k != "after_shapes"}
     write_tensors(path, old, {"kinds": "[]", "instructions": "[]"})
     with pytest.raises(WysError, match="earlier version"):
         LatentSet(tmp_path, "train", 16).draw(4, 1, torch.Generator())
@@ -185,6 +188,10 @@ def example():
         shapes=torch.tensor([[0, 1], [2, 0]]),
         colours=torch.tensor([[0, 1], [2, 0]]),
         materials=torch.tensor([[0, 1], [1, 0]]),
+        after_coverage=coverage * torch.tensor([0.0, 1.0]).view(1, 2, 1, 1),
+        after_shapes=torch.tensor([[-1, 1], [2, 3]]),
+        after_colours=torch.tensor([[-1, 1], [2, 0]]),
+        after_materials=torch.tensor([[-1, 1], [1, 0]]),
         target=torch.tensor([1, 2]),
         naming=torch.tensor([1, 2]),
         tokens=torch.zeros(2, 5).long(),
@@ -206,10 +213,54 @@ def test_a_coarser_prediction_costs_what_it_costs_where_regions_keep_their_shape
         fine.keys()
         == coarse.keys()
         == {*["change", "overlap", "target", "shape", "material", "colour"]}
+        | {"after_shape", "after_material", "after_colour"}
     )
     for name, value in fine.items():
         # One pixel is added to the overlap's areas, whatever its size.
         assert float(coarse[name]) == pytest.approx(float(value), abs=2e-2), name
+
+
+def test_what_stands_there_afterwards_is_learnt_where_it_is_something_else():
+    batch, given = example()
+    values = torch.zeros(2, sum(LABELS), 16, 16)
+    after = values.split(LABELS, dim=1)[5:]
+    # The first image: an object of shape 0 was removed at the upper left. The second: one of shape
+    # 0 became 3 at the lower right, and that of the upper left is gone too.
+    after[0][0, 0, :8, :8] = after[0][1, 0, :8, :8] = after[0][1, 1 + 3, 8:, 8:] = 30
+    after[1][1, 0, 8:, 8:] = after[2][1, 0, 8:, 8:] = 30
+    values.requires_grad_()
+    parts = label_losses(values, batch, given)
+    names = ("after_shape", "after_material", "after_colour")
+    assert all(float(parts[name]) < 1e-4 for name in names)
+
+    forgetful = torch.zeros_like(values, requires_grad=True)
+    torch.stack([label_losses(forgetful, batch, given)[name] for name in names]).sum().backward()
+    touched = forgetful.grad.abs().amax(1) > 0
+    expected = torch.zeros(2, 16, 16, dtype=torch.bool)
+    expected[:, :8, :8] = expected[1, 8:, 8:] = True
+    assert torch.equal(touched, expected)
+
+    blind = Noised(**vars(given) | {"has_text": torch.zeros(2).bool()})
+    without = label_losses(values, batch, blind)
+    assert all(float(without[name]) == 0 for name in names)
+
+
+def test_shards_hold_what_stands_there_afterwards():
+    pairs = make_pairs(0, "train", 0, 20, scene_range=PLAIN, kinds=(*KINDS, "absent"), size=32)
+    tensors = shard_tensors(pairs, 1)
+    assert torch.equal(tensors["after_ids"].long(), object_ids(pairs.edited, pairs.cameras))
+    for i, (edit, kind) in enumerate(zip(pairs.edits, pairs.kinds, strict=True)):
+        was, now = (
+            torch.stack([tensors[prefix + name][i] for name in CLASSES])
+            for prefix in ("", "after_")
+        )
+        differ = (was != now).any(0).nonzero()[:, 0].tolist()
+        if kind in ("absent", "floor", "background", "light"):
+            assert differ == []
+        if isinstance(edit, Recolour):
+            assert differ == [edit.slot] and int(now[1, edit.slot]) == COLOURS.index(edit.colour)
+        if isinstance(edit, Remove):
+            assert now[:, edit.slot].tolist() == [NO_OBJECT] * 3
 
 
 def test_what_is_taught_inside_reaches_the_layers_below(unet):

@@ -142,6 +142,8 @@ def test_the_noised_latent_is_that_of_the_input_where_asked():
         after,
         *(torch.zeros(4, 1, 4, 4),) * 2,
         *(torch.zeros(4, 1).long(),) * 3,
+        torch.zeros(4, 1, 4, 4),
+        *(torch.zeros(4, 1).long(),) * 3,
         target=torch.zeros(4).long(),
         naming=torch.zeros(4).long(),
         tokens=torch.ones(4, 5).long(),

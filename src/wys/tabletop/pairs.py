@@ -89,6 +89,8 @@ class Pairs:
     """The kind of each edit."""
     object_ids: Int[Tensor, "b h w"]
     """Object slot + 1 in the before image; 0 is floor or background."""
+    after_ids: Int[Tensor, "b h w"]
+    """The same in the edited image."""
     target: Int[Tensor, " b"]
     """Slot + 1 of the object that the instruction names; 0 for edits of the whole image."""
     shapes: Int[Tensor, "b 5"]
@@ -97,6 +99,10 @@ class Pairs:
     """Index in COLOURS."""
     materials: Int[Tensor, "b 5"]
     """Index in MATERIALS."""
+    after_shapes: Int[Tensor, "b 5"]
+    """The same of the objects after the edit."""
+    after_colours: Int[Tensor, "b 5"]
+    after_materials: Int[Tensor, "b 5"]
     scenes: TableScene
     """The scenes before the edits."""
     edited: TableScene
@@ -372,9 +378,9 @@ def make_pairs(
     before_scenes, item_cameras = scenes[row], cameras[row]
     edited = apply(before_scenes, edits, item_cameras)
     originals = render(scenes.to(device), cameras.to(device), samples=samples)
-    after = render(edited.to(device), item_cameras.to(device), samples=samples).rgb
+    results = render(edited.to(device), item_cameras.to(device), samples=samples)
     row_there = row.to(device)
-    before = originals.rgb[row_there]
+    before, after = originals.rgb[row_there], results.rgb
     slots = [target_slot(edit) for edit in edits]
     return Pairs(
         before=before,
@@ -383,10 +389,14 @@ def make_pairs(
         instructions=[words for _, _, words in picked],
         kinds=[kind_of(seed, split, item, kinds) for item in items],
         object_ids=originals.object_ids[row_there],
+        after_ids=results.object_ids,
         target=torch.tensor([0 if slot is None else slot + 1 for slot in slots]),
         shapes=before_scenes.shape,
         colours=before_scenes.colour,
         materials=before_scenes.material,
+        after_shapes=edited.shape,
+        after_colours=edited.colour,
+        after_materials=edited.material,
         scenes=before_scenes,
         edited=edited,
         cameras=item_cameras,

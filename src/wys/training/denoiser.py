@@ -3,8 +3,8 @@
 InstructPix2Pix (Brooks et al. 2023) that predicts the clean latent: a small network copies what an
 edit leaves alone sooner than it passes noise through (Li and He 2025). In training the UNet
 has more output channels than the latent: which pixels change, which object is named, and what
-stands where in the image before. They teach it to see shapes and materials and to tie words to
-objects; the exported editor does not have them.
+stands where in the image before and after. They teach it to see shapes and materials, to tie words
+to objects, and to read what is asked for; the exported editor does not have them.
 """
 
 from collections.abc import Sequence
@@ -63,6 +63,13 @@ class LossSettings:
     """Weight of predicting its material."""
     colour: float = 0.2
     """Weight of predicting its colour."""
+    after_shape: float = 0.5
+    """Weight of predicting the shape class that stands, after the edit, where an object has come,
+    gone or changed."""
+    after_material: float = 0.3
+    """Weight of predicting its material."""
+    after_colour: float = 0.4
+    """Weight of predicting its colour."""
     input_share: float = 0.6
     """Share of the examples whose noised latent is the input's, not the edited image's. A map is
     made from that, and the edited image's gives part of the answer away, even in strong noise."""
@@ -86,8 +93,10 @@ class Heads:
         return (self.latent, *LABELS)
 
 
-LABELS = (1, 1, 1 + len(SHAPES), len(MATERIALS), len(COLOURS))
-"""Channels of change, target, shapes (the first is none), materials, colours."""
+_CLASSES = (1 + len(SHAPES), len(MATERIALS), len(COLOURS))
+LABELS = (1, 1, *_CLASSES, *_CLASSES)
+"""Channels of change, target, shapes (the first is none), materials, colours, and of the last three
+after the edit."""
 
 
 class DeepSupervision(nn.Module):
@@ -314,10 +323,11 @@ def label_losses(
 ) -> dict[str, Tensor]:
     """The losses of the labels' predictions, at the batch's resolution or a fraction of it.
 
-    The change and the target are learnt where image and instruction are given, classes where the
-    image is; without labels (a slot count of zero) only the change is.
+    The change, the target and what stands there after the edit are learnt where image and
+    instruction are given, what stands there before where the image is; without labels (a slot count
+    of zero) only the change is.
     """
-    change, target, shape, material, colour = labels.split(LABELS, dim=1)
+    change, target, shape, material, colour, *after = labels.split(LABELS, dim=1)
     factor = batch.changed.shape[-1] // labels.shape[-1]
     changed, coverage = (F.avg_pool2d(v, factor) for v in (batch.changed, batch.coverage))
     both = given.has_text & given.has_image
@@ -343,7 +353,36 @@ def label_losses(
     parts["shape"] = _mean_of((on_objects + elsewhere) / 2, given.has_image)
     parts["material"] = _mean_of(class_loss(material, materials), given.has_image)
     parts["colour"] = _mean_of(class_loss(colour, colours), given.has_image)
-    return parts
+    before = (torch.cat([none, shapes], 1), materials, colours)
+    return parts | _after_losses(after, before, batch, factor, both)
+
+
+def _after_losses(
+    logits: Sequence[Float[Tensor, "b k h w"]],
+    before: Sequence[Float[Tensor, "b k h w"]],
+    batch: Batch,
+    factor: int,
+    chosen: Bool[Tensor, " b"],
+) -> dict[str, Tensor]:
+    """Cross entropies of the classes after the edit, where any class is not what it was.
+
+    Elsewhere they would repeat those before the edit, and a network could do well without reading.
+    """
+    coverage = F.avg_pool2d(batch.after_coverage, factor)
+    shapes = class_shares(coverage, batch.after_shapes, len(SHAPES))
+    after = (
+        torch.cat([(1 - shapes.sum(1, keepdim=True)).clamp(min=0), shapes], 1),
+        class_shares(coverage, batch.after_materials, len(MATERIALS)),
+        class_shares(coverage, batch.after_colours, len(COLOURS)),
+    )
+    moved = [(a - b).abs().sum(1) / 2 for a, b in zip(after, before, strict=True)]
+    region = torch.stack(moved).amax(0)[:, None]
+    chosen = chosen & (region.sum(dim=(1, 2, 3)) > 1)
+    names = ("after_shape", "after_material", "after_colour")
+    return {
+        name: _mean_of(class_loss(values, region * shares), chosen)
+        for name, values, shares in zip(names, logits, after, strict=True)
+    }
 
 
 def _weighted_sum(parts: dict[str, Tensor], settings: LossSettings) -> Tensor:

@@ -38,10 +38,14 @@ class FolderBatch:
     instructions: list[str]
     kinds: Sequence[str]
     object_ids: Int[Tensor, "b h w"]
+    after_ids: Int[Tensor, "b h w"]
     target: Int[Tensor, " b"]
     shapes: Int[Tensor, "b slots"]
     colours: Int[Tensor, "b slots"]
     materials: Int[Tensor, "b slots"]
+    after_shapes: Int[Tensor, "b slots"]
+    after_colours: Int[Tensor, "b slots"]
+    after_materials: Int[Tensor, "b slots"]
     descriptions: Sequence[None]
 
 
@@ -103,17 +107,22 @@ class Folder:
                 masks.append(square(mask.float(), size)[0] >= 0.5)
         n = len(entries)
         nothing = torch.empty((n, 0), dtype=torch.int64)
+        nowhere = torch.zeros((n, size, size), dtype=torch.int64)
         return FolderBatch(
             before=torch.stack(before),
             after=torch.stack(after),
             mask=torch.stack(masks),
             instructions=[entry.instruction for entry in entries],
             kinds=["own"] * n,
-            object_ids=torch.zeros((n, size, size), dtype=torch.int64),
+            object_ids=nowhere,
+            after_ids=nowhere,
             target=torch.zeros(n, dtype=torch.int64),
             shapes=nothing,
             colours=nothing,
             materials=nothing,
+            after_shapes=nothing,
+            after_colours=nothing,
+            after_materials=nothing,
             descriptions=[None] * n,
         )
 

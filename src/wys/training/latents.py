@@ -25,7 +25,14 @@ from wys.image import from_uint8, to_model, to_uint8
 from wys.store import read_json, read_metadata, write_tensors
 from wys.tabletop.world import Split
 from wys.training.parallel import compiled
-from wys.training.triplets import NAMINGS, ShardFile, find_shards, read_shard, unpack_bits
+from wys.training.triplets import (
+    CLASSES,
+    NAMINGS,
+    ShardFile,
+    find_shards,
+    read_shard,
+    unpack_bits,
+)
 
 ENCODED_AT_ONCE = 64
 """Images of 64 pixels in a batch of the encoder; fewer of larger ones."""
@@ -45,6 +52,11 @@ class Batch:
     """Class of each object, -1 where there is none; colours and materials alike."""
     colours: Int[Tensor, "b slots"]
     materials: Int[Tensor, "b slots"]
+    after_coverage: Float[Tensor, "b slots h w"]
+    """The same four of what stands there after the edit."""
+    after_shapes: Int[Tensor, "b slots"]
+    after_colours: Int[Tensor, "b slots"]
+    after_materials: Int[Tensor, "b slots"]
     target: Int[Tensor, " b"]
     """Slot + 1 of the named object, 0 where there is none."""
     naming: Int[Tensor, " b"]
@@ -147,11 +159,13 @@ def encode_shards(
     while True:
         for shard in missing():
             raw = shard.tensors
+            slots = raw["shapes"].shape[1]
             tensors = {
                 "before": encode(raw["before"]),
                 "after": encode(raw["after"]),
                 "changed": pool_mask(raw["changed"], factor),
-                "coverage": pool_ids(raw["object_ids"], raw["shapes"].shape[1], factor),
+                "coverage": pool_ids(raw["object_ids"], slots, factor),
+                "after_coverage": pool_ids(raw["after_ids"], slots, factor),
                 "tokens": tokenise(tokenizer, shard.instructions).to(torch.int16),
                 **{k: raw[k] for k in _LABELS},
             }
@@ -172,7 +186,8 @@ def encode_shards(
     accelerator.wait_for_everyone()
 
 
-_LABELS = ("shapes", "colours", "materials", "target", "scene", "naming")
+_AFTER = tuple(f"after_{name}" for name in CLASSES)
+_LABELS = (*CLASSES, *_AFTER, "target", "scene", "naming")
 
 
 def _encoded(shard: ShardFile, out: Path) -> Path:
@@ -219,6 +234,10 @@ class LatentShard:
             shapes=t["shapes"][scene].long(),
             colours=t["colours"][scene].long(),
             materials=t["materials"][scene].long(),
+            after_coverage=from_uint8(t["after_coverage"][rows]),
+            after_shapes=t["after_shapes"][rows].long(),
+            after_colours=t["after_colours"][rows].long(),
+            after_materials=t["after_materials"][rows].long(),
             target=t["target"][rows].long(),
             naming=t["naming"][rows].long(),
             tokens=t["tokens"][rows].long(),

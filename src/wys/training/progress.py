@@ -57,7 +57,8 @@ class Meter:
         self._past.append((now, done))
         while self._past[0][0] < now - WINDOW and len(self._past) > 2:
             self._past.popleft()
-        left = (self.total - done) / self.rate if self.rate > 0 else math.inf
+        # The last step may go beyond the total: a batch is not cut.
+        left = max(self.total - done, 0) / self.rate if self.rate > 0 else math.inf
         tail = f"{self.rate:.1f}/s, {duration(left)} left  {note}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=self.total, note=tail)

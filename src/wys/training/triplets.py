@@ -66,6 +66,11 @@ to tell from others."""
 NAMINGS: tuple[Naming, ...] = get_args(Naming)
 
 
+CLASSES = ("shapes", "colours", "materials")
+"""What is known of every object; of those after the edit under these names after "after_"."""
+NO_OBJECT = -1
+
+
 def naming(description: Description | None, alone: bool) -> Naming:
     """What a description tells its object by; nothing is needed where the object is alone."""
     if description is None or alone:
@@ -163,24 +168,27 @@ def shard_tensors(pairs: Triplets, edits_per_scene: int) -> dict[str, Tensor]:
     """The tensors of a shard, images as 8 bit. Before images stand once per scene.
 
     Keys: before [s 3 h w], object_ids [s h w], shapes, colours, materials [s 5] (-1: no object),
-    after [n 3 h w], changed [n h w/8] (one bit a pixel), target [n], scene [n] (row of before),
-    naming [n] (index into NAMINGS).
+    after [n 3 h w], after_ids [n h w], after_shapes, after_colours, after_materials [n 5],
+    changed [n h w/8] (one bit a pixel), target [n], scene [n] (row of before), naming [n] (index
+    into NAMINGS).
     """
     every = slice(None, None, edits_per_scene)
     n, slots = pairs.shapes.shape
-    ids = pairs.object_ids[every].flatten(1)
-    present = (ids[:, :, None] == torch.arange(slots) + 1).any(dim=1)
-    classes = {
-        name: torch.where(present, getattr(pairs, name)[every], -1).to(torch.int8)
-        for name in ("shapes", "colours", "materials")
-    }
+    present, present_after = (
+        (ids.flatten(1)[:, :, None] == torch.arange(slots) + 1).any(dim=1)
+        for ids in (pairs.object_ids[every], pairs.after_ids)
+    )
+    classes = {name: getattr(pairs, name)[every].where(present, NO_OBJECT) for name in CLASSES}
+    for name in (f"after_{name}" for name in CLASSES):
+        classes[name] = getattr(pairs, name).where(present_after, NO_OBJECT)
     alone = ((present.sum(1) < 2)[torch.arange(n) // edits_per_scene] & (pairs.target > 0)).tolist()
     names = [naming(*pair) for pair in zip(pairs.descriptions, alone, strict=True)]
     return {
         "before": to_uint8(pairs.before[every]),
         "object_ids": pairs.object_ids[every].to(torch.uint8),
-        **classes,
         "after": to_uint8(pairs.after),
+        "after_ids": pairs.after_ids.to(torch.uint8),
+        **{name: values.to(torch.int8) for name, values in classes.items()},
         "changed": pack_bits(pairs.mask),
         "target": pairs.target.to(torch.uint8),
         "scene": torch.arange(n, dtype=torch.int32) // edits_per_scene,
@@ -278,7 +286,7 @@ def generate(
 def read_shard(path: Path) -> dict[str, Tensor]:
     """A shard's tensors, or its latents'; raises WysError where an earlier version made it."""
     tensors = read_tensors(path)
-    if "naming" not in tensors:
+    if "after_shapes" not in tensors:
         raise WysError(
             f"{path} was made by an earlier version; delete the run's folders data and latents, "
             "and start again."
