@@ -179,16 +179,6 @@ def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
     assert page.locator("#history img").count() == 1, "what was made stays"
 
 
-SLOW_CANCEL = """
-    const fetched = window.fetch;
-    window.fetch = async (...request) => {
-        if (String(request[0]).endsWith("/cancel")) await new Promise((r) => setTimeout(r, 1500));
-        return fetched(...request);
-    };
-"""
-"""While a cancellation is under way, the browser takes no job of that kind on."""
-
-
 @pytest.fixture
 def slow_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Edits that take long enough to be cancelled on any machine."""
@@ -205,8 +195,6 @@ def slow_edits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("slow_edits")
 def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None:
     page = visitor()
-    page.add_init_script(SLOW_CANCEL)
-    page.reload()
     page.click("#stage .card:nth-child(4)")
     told(page, "verdict")
     page.click("#settings button")

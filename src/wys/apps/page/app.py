@@ -21,7 +21,7 @@ from wys.apps.page.layout import WELCOME, Layout, Limits, told
 from wys.apps.page.marks import Marks
 from wys.apps.page.samples import Sample
 from wys.apps.page.stage import scene
-from wys.apps.page.visit import Visit
+from wys.apps.page.visit import Stop, Visit
 from wys.apps.page.words import verdict_in_words
 from wys.apps.progress import TimeLeft
 from wys.errors import WysError
@@ -107,7 +107,6 @@ class Page(Layout):
         self.stage.refused(self._refuse, None, **quiet)
         self.stage.cleared(self._clear, self.visit, **quiet)
         sample = self.stage.sample(self._take_sample, self.visit, **quiet)
-        running = []
         for event, job in (
             (sample.success, self._look),
             (self.look_button.click, self._look),
@@ -115,17 +114,19 @@ class Page(Layout):
             (self.edit_button.click, self._edit),
         ):
             # The first answer does not wait in the line.
-            begun = event(self._begin, None, **standing)
-            running.append(begun.then(job, form, **work))
-            running[-1].then(self._settle, self.message, **standing)
+            begun = event(self._begin, self.stop, **standing)
+            running = begun.then(job, [self.stop, *form], **work)
+            running.then(self._settle, self.message, **standing)
         # On a phone the result lies below what is on the screen.
-        running[-1].then(None, js=SHOW_RESULT, api_visibility="private")
+        running.then(None, js=SHOW_RESULT, api_visibility="private")
         # Said by the browser, on the button: an answer from the server could come after the job's
-        # last one, and the job's messages go on until the server has let go of it.
+        # last one.
         self.cancel_button.click(
             None, None, self.cancel_button, js=CANCELLING, api_visibility="private"
         )
-        self.cancel_button.click(None, cancels=running, queue=False, api_visibility="private")
+        # The job itself stops between two steps and says so. Cut off from outside, it now and then
+        # left a page behind that waited for its end.
+        self.cancel_button.click(self._cancel, self.stop, queue=False, api_visibility="private")
         self.variant_gallery.select(self._choose_variant, self.visit, **quiet)
         self.history.select(self._choose_past, self.visit, **quiet)
         self.use_button.click(self._use, self.visit, **quiet)
@@ -175,34 +176,46 @@ class Page(Layout):
 
     # ---- handlers: work
 
-    def _begin(self) -> Updates:
+    def _begin(self, stop: Stop) -> Updates:
+        stop.wanted = False
         return self._busy("Waiting for the editor")
 
-    def _look(self, visit: Visit, *form: Any) -> Iterator[Updates]:
+    def _cancel(self, stop: Stop) -> None:
+        stop.wanted = True
+
+    def _look(self, stop: Stop, visit: Visit, *form: Any) -> Iterator[Updates]:
         try:
             wish = _wish(*form)
             wish.check()
-            yield self._busy(LOOKING)
+            if stop.wanted:
+                yield self._cancelled()
+                return
+            yield {self.message: working(LOOKING)}
             visit, _, updates = self._seen(visit, wish)
-            yield updates | self._idle() | {self.message: _verdict(visit)}
+            found = self._idle() | {self.message: _verdict(visit)}
+            yield updates | (self._cancelled() if stop.wanted else found)
         except WysError as error:
             yield self._failed(error)
 
-    def _edit(self, visit: Visit, *form: Any) -> Iterator[Updates]:
+    def _edit(self, stop: Stop, visit: Visit, *form: Any) -> Iterator[Updates]:
         try:
             wish = _wish(*form)
             wish.check()
-            if not jobs.is_seen(visit, self._editors, wish):
-                yield self._busy(LOOKING)
+            if not stop.wanted and not jobs.is_seen(visit, self._editors, wish):
+                yield {self.message: working(LOOKING)}
                 visit, wish, updates = self._seen(visit, wish)
                 yield updates
             left, made = TimeLeft(["step"]), visit.outcome
-            for progress in jobs.edits(visit, self._editors, wish):
+            steps = jobs.edits(visit, self._editors, wish)
+            while not stop.wanted and (progress := next(steps, None)):
                 visit = progress.visit
                 left.step("step", progress.done, progress.count)
                 news = {} if visit.outcome is made else self._results(visit)
                 made = visit.outcome
                 yield news | {self.visit: visit, self.message: _bar(progress, left)}
+            if stop.wanted:
+                yield self._cancelled()
+                return
             done = {self.message: _verdict(visit, " Done.")}
             yield self._idle() | self._staged(visit) | self._results(visit) | done
         except WysError as error:
@@ -227,11 +240,12 @@ class Page(Layout):
         return visit, replace(wish, marks=Marks()), self._staged(visit) | numbers
 
     def _settle(self, message: str) -> Updates:
-        """After any end of a job. One that still seems to work was cancelled; only now has the
-        browser let go of it, and would take another one on."""
+        """After any end of a job: one that still seems to work was refused, or broke off."""
         if WORKING not in message:
             return {self.message: gr.skip()}
-        return self._idle() | {self.message: told("Cancelled. What was finished before is kept.")}
+        return self._failed(
+            WysError("this did not come to its end; what was finished before is kept. Try again.")
+        )
 
     # ---- handlers: results
 
@@ -291,6 +305,9 @@ class Page(Layout):
             self.edit_button: gr.Button(visible=True),
             self.cancel_button: gr.Button(visible=False),
         }
+
+    def _cancelled(self) -> Updates:
+        return self._idle() | {self.message: told("Cancelled. What was finished before is kept.")}
 
     def _failed(self, error: WysError) -> Updates:
         sentence = str(error)

@@ -14,7 +14,7 @@ from wys.apps.page import jobs
 from wys.apps.page.jobs import Editors
 from wys.apps.page.samples import Sample
 from wys.apps.page.stage import heat_colours, sample_cards, scene
-from wys.apps.page.visit import ARCHIVE, Visit
+from wys.apps.page.visit import ARCHIVE, Stop, Visit
 
 HERE = Path(__file__).parent
 WELCOME = "Choose an image, say what to change, and see where that would be, before any edit."
@@ -66,6 +66,7 @@ class Layout:
     def __init__(self, editors: Editors, samples: Sequence[Sample], limits: Limits) -> None:
         self._editors, self._samples, self._limits = editors, samples, limits
         self.visit = gr.State(Visit(), delete_callback=Visit.close)
+        self.stop = gr.State(Stop())
         gr.HTML(
             "<h1>wys</h1><p>Edit an image by an instruction, only where the instruction says.</p>",
             elem_id="head",

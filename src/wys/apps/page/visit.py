@@ -62,6 +62,14 @@ class Outcome:
         return f"{self.instruction} · seed {self.seed}"
 
 
+@dataclass
+class Stop:
+    """Whether a visitor wants the work under way to stop. Unlike a visit it is no value: the
+    button that cancels and the job that looks at it between two steps share one."""
+
+    wanted: bool = False
+
+
 @dataclass(frozen=True)
 class Visit:
     """One visitor's work so far."""
