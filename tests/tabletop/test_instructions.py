@@ -22,7 +22,7 @@ from wys.tabletop.instructions import (
     refers_to,
     things,
 )
-from wys.tabletop.phrasings import OPENINGS, Phrasings
+from wys.tabletop.phrasings import AFTER, ASIDES, BEFORE, Phrasings
 from wys.tabletop.sampling import sample_cameras, sample_scenes
 from wys.tabletop.world import COLOURS, FULL, MATERIALS, SHAPES, SIZES
 
@@ -110,19 +110,26 @@ def test_no_sentence_serves_two_splits() -> None:
     assert not set(pooled) & {s for one in all_phrasings() for s in one.test}
 
 
-def test_no_opening_leads_to_a_sentence_of_the_test_split() -> None:
-    orders = {order for one in all_phrasings() for order in one.orders}
-    opened = {opening.format(order) for opening in OPENINGS for order in orders}
-    assert not opened & {s for one in all_phrasings() for s in one.test}
+def test_no_words_around_a_sentence_lead_to_one_that_is_held_out() -> None:
+    held_out = {s for one in all_phrasings() for s in one.test + one.validation}
+    for one in all_phrasings():
+        for leads, sentences in ((BEFORE, one.orders), (ASIDES, one.wishes)):
+            led = {f"{lead} {words}".strip() for lead in ("", *leads) for words in sentences}
+            assert not held_out & led.union(f"{words} {tail}" for words in led for tail in AFTER)
+
+
+def test_words_stand_around_training_sentences_alone() -> None:
     asked = [
         instruction(Remove(0), Description(shape="cone"), "train", random.Random(i))
         for i in range(200)
     ]
     assert any(sentence.startswith("please ") for sentence in asked)
-    assert {
-        instruction(Remove(0), Description(shape="cone"), "test", random.Random(i))
-        for i in range(60)
-    } == {sentence.format(it="cone") for sentence in phrasings.REMOVE.test}
+    assert any(sentence.endswith(" thanks") for sentence in asked)
+    for split in ("validation", "test"):
+        assert {
+            instruction(Remove(0), Description(shape="cone"), split, random.Random(i))
+            for i in range(100)
+        } == {sentence.format(it="cone") for sentence in phrasings.REMOVE.of(split)}
 
 
 def test_gaps_are_filled_and_articles_agree() -> None:

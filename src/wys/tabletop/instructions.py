@@ -31,13 +31,15 @@ from wys.tabletop.edits import (
 )
 from wys.tabletop.phrasings import (
     ADD,
+    AFTER,
+    ASIDES,
     BACKGROUND,
+    BEFORE,
     FLOOR,
     FLOOR_PATTERN,
     GROW,
     LIGHT,
     MATERIAL,
-    OPENINGS,
     RECOLOUR,
     REMOVE,
     SHAPE,
@@ -261,8 +263,8 @@ _PATTERN_WORDS = {
 }
 
 
-_OPENED = 0.35
-"""Share of the orders that have an opening put around them."""
+_PRECEDED, _FOLLOWED = 0.4, 0.35
+"""Shares of the training sentences that words are put before, and after."""
 
 
 def _phrasings(edit: Edit) -> Phrasings:
@@ -327,6 +329,11 @@ def instruction(
     phrasings = _phrasings(edit)
     sentence = draw.choice(phrasings.of(split))
     words = sentence.format(**gaps)
-    if sentence in phrasings.orders and draw.random() < _OPENED:
-        return draw.choice(OPENINGS).format(words)
-    return words
+    return surrounded(words, sentence in phrasings.orders, draw) if split == "train" else words
+
+
+def surrounded(words: str, order: bool, draw: random.Random) -> str:
+    """A training sentence as people might put it: with or without words around it."""
+    before = draw.choice(BEFORE if order else ASIDES) if draw.random() < _PRECEDED else ""
+    after = draw.choice(AFTER) if draw.random() < _FOLLOWED else ""
+    return " ".join(part for part in (before, words, after) if part)

@@ -11,13 +11,59 @@ from dataclasses import dataclass
 
 from wys.tabletop.world import Split
 
-OPENINGS = (
-    *("please {}", "{} please", "can you {}", "can you please {}", "would you {}", "just {}"),
-    *("i want you to {}", "i would like you to {}", "i need you to {}", "you should {}", "now {}"),
-    *("try to {}", "kindly {}", "let us {}", "edit this to {}", "edit the picture to {}", "{} now"),
-    *("{} in the picture", "{} in this photo", "{} for me", "{} here", "in this photo {}"),
+BEFORE = (
+    *("please", "can you", "can you please", "would you", "just", "i want you to", "you should"),
+    *("i would like you to", "i need you to", "now", "try to", "kindly", "let us", "edit this to"),
+    *("edit the picture to", "in this photo", "hey", "ok now", "next", "then", "first", "quickly"),
+    *("simply", "go ahead and", "be so kind and", "it would be nice to", "i wonder if you can"),
+    *("my wish is to", "your task is to", "help me to", "we need to", "we want to", "time to"),
+    *("remember to", "make sure to", "feel free to", "is it possible to", "the task is to"),
+    *("i am asking you to", "do me a favor and", "maybe", "perhaps", "definitely", "carefully"),
+    *("somehow", "immediately", "if you can", "in the scene", "for this picture", "photo edit"),
 )
-"""Ways to ask for what an order says: words around it that carry no meaning of their own."""
+"""What may stand before an order: words that carry no meaning of their own."""
+ASIDES = (
+    *(
+        "i think",
+        "maybe",
+        "perhaps",
+        "hey",
+        "well",
+        "so",
+        "look",
+        "you know",
+        "in this photo",
+        "now",
+    ),
+    *("for this picture", "in my mind", "as i see it", "ideally", "from now on", "honestly"),
+)
+"""What may stand before any other sentence."""
+AFTER = (
+    *(
+        "please",
+        "now",
+        "in the picture",
+        "in this photo",
+        "for me",
+        "here",
+        "in the scene",
+        "today",
+    ),
+    *("of this picture", "in this shot", "right now", "at once", "if possible", "if you can"),
+    *("thanks", "thank you", "as soon as possible", "and nothing else", "and keep the rest"),
+    *("and leave everything else alone", "without touching the rest", "for a change", "instead"),
+    *("while the rest stays the same", "so that it looks nice", "so it looks better", "this time"),
+    *("in my photo", "from this view", "on this table", "with care", "in a realistic way"),
+    *(
+        "like i said",
+        "and that is all",
+        "in the end",
+        "on the screen",
+        "within the frame",
+        "will you",
+    ),
+)
+"""What may follow any sentence."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +71,11 @@ class Phrasings:
     """Sentences with gaps; a split's sentences never serve another's figures."""
 
     orders: tuple[str, ...]
-    """Training sentences that begin with a verb; `OPENINGS` may be put around them."""
+    """Training sentences that begin with a verb; `BEFORE` and `AFTER` may be put around them."""
     wishes: tuple[str, ...]
-    """All other training sentences."""
+    """All other training sentences; `ASIDES` and `AFTER` may be put around them."""
     validation: tuple[str, ...]
-    """Added to the training phrasings in the validation split."""
+    """The only phrasings of the validation split."""
     test: tuple[str, ...]
     """The only phrasings of the test split."""
 
@@ -40,9 +86,7 @@ class Phrasings:
 
     def of(self, split: Split) -> tuple[str, ...]:
         """The phrasings that a split draws from."""
-        if split == "test":
-            return self.test
-        return self.train if split == "train" else self.train + self.validation
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
 
 RECOLOUR = Phrasings(
@@ -88,7 +132,13 @@ RECOLOUR = Phrasings(
         "{colour} for the {it}",
         "the {it} is now {colour}",
     ),
-    validation=("have the {it} painted {colour}", "the {it} must become {colour}"),
+    validation=(
+        "have the {it} painted {colour}",
+        "the {it} must become {colour}",
+        "could the {it} get {a_colour} coat",
+        "spray the {it} {colour}",
+        "let me see the {it} in {colour}",
+    ),
     test=(
         "could you make the {it} {colour}",
         "switch the {it} to {colour}",
@@ -133,7 +183,12 @@ MATERIAL = Phrasings(
         "{stuff} for the {it}",
         "the {it} needs a {material} surface",
     ),
-    validation=("the {it} must become {material}", "have the {it} made of {stuff}"),
+    validation=(
+        "the {it} must become {material}",
+        "have the {it} made of {stuff}",
+        "could the {it} get a {material} finish",
+        "let me see the {it} in {stuff}",
+    ),
     test=(
         "could you make the {it} {material}",
         "switch the {it} to {stuff}",
@@ -179,7 +234,13 @@ SHAPE = Phrasings(
         "the {it} becomes a {shape}",
         "a {shape} in place of the {it}",
     ),
-    validation=("the {it} must become a {shape}", "have the {it} turned into a {shape}"),
+    validation=(
+        "the {it} must become a {shape}",
+        "have the {it} turned into a {shape}",
+        "could the {it} be a {shape}",
+        "let me see a {shape} where the {it} is",
+        "trade the {it} for a {shape}",
+    ),
     test=(
         "could you make the {it} a {shape}",
         "switch the {it} to a {shape}",
@@ -226,7 +287,13 @@ GROW = Phrasings(
         "the {it} must grow",
         "the size of the {it} should be large",
     ),
-    validation=("the {it} must become bigger", "have the {it} enlarged"),
+    validation=(
+        "the {it} must become bigger",
+        "have the {it} enlarged",
+        "could the {it} be bigger",
+        "let me see the {it} larger",
+        "bring the {it} up in size",
+    ),
     test=("could you make the {it} bigger", "scale the {it} up", "the {it} should become larger"),
 )
 SHRINK = Phrasings(
@@ -267,7 +334,13 @@ SHRINK = Phrasings(
         "the {it} must shrink",
         "the size of the {it} should be small",
     ),
-    validation=("the {it} must become smaller", "have the {it} shrunk"),
+    validation=(
+        "the {it} must become smaller",
+        "have the {it} shrunk",
+        "could the {it} be smaller",
+        "let me see the {it} tiny",
+        "bring the {it} down in size",
+    ),
     test=("could you make the {it} smaller", "scale the {it} down", "the {it} should become small"),
 )
 REMOVE = Phrasings(
@@ -328,7 +401,13 @@ REMOVE = Phrasings(
         "without the {it}",
         "the {it} is not needed",
     ),
-    validation=("have the {it} removed", "the {it} must disappear"),
+    validation=(
+        "have the {it} removed",
+        "the {it} must disappear",
+        "could the {it} be gone",
+        "let me see it without the {it}",
+        "take the {it} off the table",
+    ),
     test=("could you remove the {it}", "delete the {it} from the image", "make the {it} go away"),
 )
 ADD = Phrasings(
@@ -368,7 +447,13 @@ ADD = Phrasings(
         "{a_new} should stand {side} the {it}",
         "{a_new} should be {side} the {it}",
     ),
-    validation=("there must be {a_new} {side} the {it}", "have {a_new} placed {side} the {it}"),
+    validation=(
+        "there must be {a_new} {side} the {it}",
+        "have {a_new} placed {side} the {it}",
+        "could there be {a_new} {side} the {it}",
+        "let me see {a_new} {side} the {it}",
+        "{side} the {it} there has to be {a_new}",
+    ),
     test=(
         "could you add {a_new} {side} the {it}",
         "{side} the {it} there should be {a_new}",
@@ -415,7 +500,12 @@ FLOOR = Phrasings(
         "the {floor} is now {colour}",
         "there should be {a_colour} {floor}",
     ),
-    validation=("have the {floor} painted {colour}", "the {floor} must become {colour}"),
+    validation=(
+        "have the {floor} painted {colour}",
+        "the {floor} must become {colour}",
+        "could the {floor} be {colour}",
+        "let me see {a_colour} {floor}",
+    ),
     test=(
         "could you make the {floor} {colour}",
         "switch the {floor} to {colour}",
@@ -451,7 +541,11 @@ FLOOR_PATTERN = Phrasings(
         "{a_pattern} pattern on the {floor}",
         "the {floor} is now {pattern}",
     ),
-    validation=("the {floor} must become {pattern}",),
+    validation=(
+        "the {floor} must become {pattern}",
+        "could the {floor} be {pattern}",
+        "let me see {a_pattern} {floor}",
+    ),
     test=(
         "could you make the {floor} {pattern}",
         "the {floor} should have {a_pattern} pattern",
@@ -504,7 +598,12 @@ LIGHT = {
             "night time",
             "the scene needs to be dark",
         ),
-        validation=("it must become night", "have the light turned off"),
+        validation=(
+            "it must become night",
+            "have the light turned off",
+            "could it be night",
+            "let me see it in the dark",
+        ),
         test=("could you make it night", "make the scene darker", "the light should be dark"),
     ),
     "day": Phrasings(
@@ -547,7 +646,12 @@ LIGHT = {
             "daylight",
             "the scene needs to be bright",
         ),
-        validation=("it must become brighter", "have the light turned up"),
+        validation=(
+            "it must become brighter",
+            "have the light turned up",
+            "could it be brighter",
+            "let me see it in daylight",
+        ),
         test=(
             "could you make it brighter",
             "make the scene brighter",
@@ -588,7 +692,12 @@ LIGHT = {
             "evening light",
             "the scene needs warm light",
         ),
-        validation=("it must become sunset", "have the light warm"),
+        validation=(
+            "it must become sunset",
+            "have the light warm",
+            "could it be sunset",
+            "let me see it in warm light",
+        ),
         test=(
             "could you make it sunset",
             "the light should be warm",
@@ -631,7 +740,12 @@ LIGHT = {
             "the scene needs cool light",
             "the scene needs blue light",
         ),
-        validation=("the light must become blue", "have the light cool"),
+        validation=(
+            "the light must become blue",
+            "have the light cool",
+            "could the light be blue",
+            "let me see it in cool light",
+        ),
         test=(
             "could you make the light blue",
             "the light should be cool",

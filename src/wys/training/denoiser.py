@@ -335,7 +335,7 @@ def label_losses(
         "change": _mean_of(balanced_bce(change, changed), both),
         "overlap": _mean_of(dice_loss(change, changed), both),
     }
-    if coverage.shape[1] == 0:
+    if not batch.labelled:
         return parts
     slots = torch.arange(coverage.shape[1], device=labels.device)
     is_target = (batch.target[:, None] == slots + 1)[..., None, None]

@@ -64,6 +64,11 @@ class Batch:
     tokens: Int[Tensor, "b length"]
     kinds: list[str]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether it is known what stands where."""
+        return self.coverage.shape[1] > 0
+
     def first(self, count: int) -> "Batch":
         """The first `count` triplets."""
         values: dict[str, Any] = {key: value[:count] for key, value in vars(self).items()}

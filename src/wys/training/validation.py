@@ -79,7 +79,7 @@ def validate(
     local = (batch.target > 0) & torch.tensor(
         [kind not in ("add", "absent") for kind in batch.kinds], device=device
     )
-    if batch.coverage.shape[1] == 0 or not local.any():
+    if not batch.labelled or not local.any():
         return figures
     maps = {"head": change, "target_head": target, "difference": difference}
     for name, values in maps.items():
