@@ -84,6 +84,32 @@ def test_drawn_pixels_carry_their_own_rays() -> None:
         assert torch.equal(images[view, :, row, column], rgb)
 
 
+def test_decay_is_the_gradient_of_the_grids_mean_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    views, scene, free = _ball_views(), _scene(), _scene()
+    grid = scene.radiance.grid
+    with torch.no_grad():
+        for each in (scene, free):
+            each.radiance.grid.table.add_(0.1)
+    seen: list[torch.Tensor] = []
+    for each, decay in ((scene, 24.0), (free, 0.0)):
+        fitter = Fitter(each, replace(FIT, decay=decay), 0)
+        table = each.radiance.grid.table
+        monkeypatch.setattr(
+            fitter._optimiser, "step", lambda table=table: seen.append(table.grad.clone())
+        )
+        fitter.step(views.images, views.cameras)
+    table = grid.table.detach().clone().requires_grad_()
+    rows = table.reshape(grid.levels, -1)
+    (3.0 * rows.square().mean(dim=1).sum()).backward()  # 24 over 8 photographs
+    torch.testing.assert_close(seen[0] - seen[1], table.grad, rtol=1e-3, atol=1e-8)
+
+
+def test_weights_of_losses_are_not_negative() -> None:
+    for name in ("interlevel", "distortion", "decay"):
+        with pytest.raises(WysError, match="weights of a fit's losses"):
+            replace(FIT, **{name: -1.0})
+
+
 def test_a_share_of_the_pixels_comes_from_the_region() -> None:
     views = _ball_views()
     images = torch.zeros_like(views.images)

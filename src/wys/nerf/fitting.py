@@ -49,12 +49,17 @@ class FitSettings:
     """Weight of the interlevel loss, which trains the proposal."""
     distortion: float = 2e-3
     """Weight of the distortion loss, which gathers the density of a ray in one place."""
+    decay: float = 32.0
+    """Weight of the mean square of each grid's features, over the number of photographs: what few
+    photographs leave open stays plain, instead of filling with specks that each explain one."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.rays < 1 or self.warmup < 0:
             raise WysError("a fit needs at least 1 iteration and 1 ray.")
         if min(self.rate, self.proposal_rate) <= 0 or not 0 < self.final <= 1:
             raise WysError("learning rates are above 0, and final is a share above 0, up to 1.")
+        if min(self.interlevel, self.distortion, self.decay) < 0:
+            raise WysError("the weights of a fit's losses are at least 0.")
 
     def share(self, iteration: int) -> float:
         """The learning rate of a step as a share of the highest (Loshchilov 2017)."""
@@ -159,6 +164,7 @@ class Fitter:
         pixels = draw_pixels(images, cameras, self.settings.rays, draw, where=where, share=share)
         losses = self.losses(pixels, draw)
         torch.stack(list(losses.values())).sum().backward()
+        self._decay(len(images))
         factor = self.settings.share(self.iteration)
         if self.rate is not None:
             factor = self.rate / self.settings.rate
@@ -189,6 +195,19 @@ class Fitter:
             "interlevel": self.settings.interlevel * interlevel,
             "distortion": self.settings.distortion * distortion_loss(samples.edges, weights),
         }
+
+    @torch.no_grad()
+    def _decay(self, photographs: int) -> None:
+        """Adds the gradient of the sum over the grids of their mean square, weighted.
+
+        Normalised weight decay (Barron et al., "Zip-NeRF", arXiv 2304.06706): a mean over each
+        grid, so that coarse grids are held as firmly as fine ones. As a prior does, it counts less
+        the more is seen.
+        """
+        grid = self.scene.radiance.grid
+        if self.settings.decay and grid.table.grad is not None:
+            weight = self.settings.decay / photographs
+            grid.table.grad.add_(grid.table, alpha=2 * weight * grid.levels / grid.table.numel())
 
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs to go on exactly: weights, moments, position."""
