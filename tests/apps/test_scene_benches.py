@@ -21,7 +21,7 @@ def test_the_bench_of_fits_writes_rows_and_tables(
     wys: Wys, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = tmp_path / "fit.json"
-    arguments = ["--at", "0.05", "0.1", "--rays", "64", "--json", str(rows)]
+    arguments = ["--at", "0.05", "0.1", "--rays", "64", "--decay", "0", "--json", str(rows)]
     assert cli.main(["bench", "scene-fit", *wys.data, *arguments]) == 0
     found = json.loads(rows.read_text())
     assert [set(row) for row in found] == [{"seconds", "iterations", "psnr", "ssim"}] * 2

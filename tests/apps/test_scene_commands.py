@@ -151,6 +151,7 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
         (("fit", "tabletop:0", "--out", "OUT", "--max-views", "2"), "at least 3"),
         (("fit", "tabletop:0", "--out", "OUT", "--device", "tpu"), "no device tpu"),
         (("fit", "tabletop:0", "--out", "OUT", "--rays", "0"), "ray"),
+        (("fit", "tabletop:0", "--out", "OUT", "--decay", "-1"), "at least 0"),
         (
             ("fit", "tabletop:0", "--out", "OUT", "--iterations", "9", "--seconds", "9"),
             "not both",

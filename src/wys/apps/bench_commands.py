@@ -226,6 +226,7 @@ def bench_scene_fit(
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="DATA")],
     at: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S...")] = (10, 20, 40),
     rays: Annotated[int | None, optional("N")] = None,
+    decay: Annotated[float | None, optional("WEIGHT")] = None,
     seed: int = 0,
     result: ResultGroup = ResultOptions(),  # noqa: B008
     read: ReadGroup = ReadOptions(),  # noqa: B008
@@ -236,6 +237,7 @@ def bench_scene_fit(
         data: What 'wys scene fit' takes: a capture, or tabletop:INDEX.
         at: Seconds of fitting after which to look; the fit is planned to end at the last.
         rays: Rays of each step.
+        decay: How plain the field stays where few photographs tell; 0 leaves it alone.
         seed: Seed of the field and of all draws.
     """
     read.check()
@@ -247,7 +249,7 @@ def bench_scene_fit(
     result.check()
     with err.status("reading the photographs"):
         capture, _ = read_data(data, read)
-    settings = SceneFitBenchSettings(fit=overridden(FitSettings(), rays=rays))
+    settings = SceneFitBenchSettings(fit=overridden(FitSettings(), rays=rays, decay=decay))
     rows: list[dict[str, Any]] = []
     with progress("fitting") as advance:
         for row in scene_fit_bench(capture, settings, seed, at):

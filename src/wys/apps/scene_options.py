@@ -61,6 +61,8 @@ class FitOptions:
     """Or: as many steps as take about this long here (measured first)."""
     rays: Annotated[int | None, optional("N")] = None
     """Rays of each step."""
+    decay: Annotated[float | None, optional("WEIGHT")] = None
+    """How plain the field stays where few photographs tell: more is plainer, 0 leaves it alone."""
     seed: int = 0
     """Seed of the field and of all draws."""
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
@@ -77,7 +79,9 @@ class FitOptions:
         """The default settings with what was given; `seconds` is for the caller to turn."""
         from wys.nerf.fitting import FitSettings
 
-        return overridden(FitSettings(), iterations=self.iterations, rays=self.rays)
+        return overridden(
+            FitSettings(), iterations=self.iterations, rays=self.rays, decay=self.decay
+        )
 
 
 @dataclass(frozen=True)

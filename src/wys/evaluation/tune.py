@@ -3,8 +3,8 @@
 Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
 to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
 those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the threshold
-once more, by the PSNR of the whole image: below the level of the best IoU an edit leaves no rim of
-the old colour. Last the limits of the verdict.
+once more: as local as an edit can be that still does nearly all it would do without a mask. Last
+the limits of the verdict.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ WORTH_DB = 0.1
 WORTH_IOU = 0.005
 """A map that costs more predictions has to gain at least this much."""
 ROOM_IOU = 0.03
-"""So much of the best IoU may be given for a better edit."""
+"""So much of the best IoU may be given for a more local edit."""
+ROOM_DB = 0.3
+"""And so much of the PSNR inside that the edit has without a mask."""
 
 Batch = tuple[tuple[str, ...], Pairs]
 Stage = Literal["map", "edges", "guidance", "steps", "threshold", "verdict"]
@@ -78,8 +80,8 @@ class Trial:
     stage: Stage
     settings: EditorSettings
     score: float
-    """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, of the whole
-    image for a threshold; the balanced error for the verdict."""
+    """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, outside it for a
+    threshold; the balanced error for the verdict."""
     done: int
     count: int
 
@@ -322,7 +324,7 @@ def _tune_threshold(
     edits: Sequence[PlainEdit],
     truth: Tensor,
 ) -> Generator[Trial, None, EditorSettings]:
-    """The level with the best PSNR of the whole image, of those with nearly the best IoU."""
+    """The level that keeps most outside, of those with nearly the best IoU and edit inside."""
     size = (truth.shape[-2], truth.shape[-1])
     levels = [level for level in THRESHOLDS if not isinstance(level, str)]
     masks = {
@@ -330,14 +332,22 @@ def _tune_threshold(
         for level in dict.fromkeys([start.relevance.threshold, *levels])
     }
     ious = {level: float(metrics.iou(mask, truth).mean()) for level, mask in masks.items()}
-    best, top = start, -torch.inf
     good = [level for level in masks if ious[level] >= max(ious.values()) - ROOM_IOU]
+
+    def psnr(mask: Tensor, region: Tensor) -> float:
+        value = _error(batches, edits, mask, region).psnr()
+        return torch.inf if value is None else value
+
+    inside = {level: psnr(masks[level], truth) for level in good}
+    # Where no level does as much as an edit without a mask, the one that does most has to serve.
+    enough = min(psnr(torch.ones_like(truth), truth) - ROOM_DB, max(inside.values()))
+    best, top = start, -torch.inf
     for done, level in enumerate(good, 1):
-        psnr = _error(batches, edits, masks[level], torch.ones_like(truth)).psnr()
         settings = replace(start, relevance=replace(start.relevance, threshold=level))
-        if psnr is not None and psnr > top:
-            best, top = settings, psnr
-        yield Trial("threshold", settings, psnr or 0.0, done, len(good))
+        outside = psnr(masks[level], ~truth)
+        if inside[level] >= enough and outside > top:
+            best, top = settings, outside
+        yield Trial("threshold", settings, outside, done, len(good))
     yield Trial("threshold", best, float(top), len(good), len(good))
     return best
 
