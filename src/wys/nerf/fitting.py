@@ -299,13 +299,13 @@ def fit(
 class RelevanceFitSettings:
     """How a relevance field is fitted to relevance maps."""
 
-    iterations: int = 100
+    iterations: int = 60
     """Optimiser steps."""
     rays: int = 1024
     """Rays of a step."""
-    traced: int = 40
+    traced: int = 16
     """Steps on new rays. Density stays as it is, so that where their rays end is known; later steps
-    go through them again, at a third of the cost."""
+    go through them again, at a fraction of the cost."""
     rate: float = 5e-2
     """Learning rate."""
 

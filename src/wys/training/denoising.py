@@ -1,7 +1,6 @@
 """Training the denoiser: small latents first, then those of the editor's own size."""
 
-import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,15 +33,6 @@ from wys.training.latents import Batch, LatentSet, tokenise
 from wys.training.learner import Learner, OptimiserSettings
 from wys.training.loop import run_steps
 from wys.training.parallel import compiled
-from wys.training.reading import (
-    Reader,
-    ReadingSettings,
-    Sentence,
-    draw_sentence,
-    label_rows,
-    read_rightly,
-    reading_loss,
-)
 from wys.training.schedule import Schedule
 from wys.training.sheets import SHEET_ROWS, sample_sheet
 from wys.training.validation import grounding_maps, validate
@@ -70,8 +60,6 @@ class DenoiserSettings:
     """What is learnt, and how much it counts."""
     garbling: GarblingSettings = field(default_factory=GarblingSettings)
     """How instructions are garbled, so that phrasings are not learnt by heart."""
-    reading: ReadingSettings = field(default_factory=ReadingSettings)
-    """What the text encoder learns from words alone."""
     phases: tuple[Phase, ...] = (Phase(64, 288_000, 64), Phase(128, 64_000, 32))
     """One after the other; the learning rate runs over all of them."""
     peak_rate: float = 1e-3
@@ -91,7 +79,7 @@ class DenoiserSettings:
     seed: int = 0
     """Seed of the weights, batches and noise."""
     validation: int = 256
-    """Triplets, and sentences, that are validated on."""
+    """Triplets that are validated on."""
     optimiser: OptimiserSettings = field(default_factory=lambda: OptimiserSettings(ema=0.998))
     """AdamW, clipping and averaging."""
 
@@ -133,13 +121,6 @@ def deep_supervision(settings: DenoiserSettings, unet: UNet2DConditionModel) -> 
         return DeepSupervision(unet)
 
 
-def untrained_reader(settings: DenoiserSettings, tokenizer: CLIPTokenizer) -> Reader:
-    """The untrained output that says what a sentence says."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        return Reader(settings.network.text_width, tokenizer.eos_token_id)
-
-
 def take_weights(unet: UNet2DConditionModel, text: CLIPTextModel, editor: Path) -> None:
     """Gives untrained networks the weights of an editor; auxiliary outputs stay untrained.
 
@@ -171,12 +152,7 @@ def load_networks(
     """The trained networks with averaged weights, on the CPU, and the images they have seen."""
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
-    modules = {
-        "unet": unet,
-        "text": text,
-        "deep": deep_supervision(settings, unet),
-        "reader": untrained_reader(settings, tokenizer),
-    }
+    modules = {"unet": unet, "text": text, "deep": deep_supervision(settings, unet)}
     learner = Learner(modules, settings.optimiser, Accelerator(cpu=True))
     learner.load(out / "state" / "denoiser.safetensors")
     learner.ema.copy_to_parameters()
@@ -216,8 +192,6 @@ def train_denoiser(
         for phase in settings.phases
     }
     latent = held_out[settings.phases[-1].size].after
-    # One's own triplets are of another world than the sentences.
-    reads = settings.reading.sentences if held_out[settings.phases[-1].size].labelled else 0
     unet, text = build_networks(settings, tokenizer, latent.shape[1], latent.shape[-1])
     if device.type == "cuda":
         # Faster convolutions in 16 bit; on a CPU the group normalisation would lose more by it.
@@ -225,8 +199,7 @@ def train_denoiser(
     if start is not None and not state.exists():
         take_weights(unet, text, start)
     deep = deep_supervision(settings, unet)
-    reader = untrained_reader(settings, tokenizer)
-    modules = {"unet": unet, "text": text, "deep": deep, "reader": reader}
+    modules = {"unet": unet, "text": text, "deep": deep}
     learner = Learner(modules, settings.optimiser, accelerator)
     if state.exists():
         learner.load(state)
@@ -255,22 +228,7 @@ def train_denoiser(
         given = random_noise(batch, scale, settings.losses, draw, alphas, null_tokens)
         with accelerator.autocast():
             output = predict(fast_unet, text, given)
-        loss, parts = losses(output, batch.to(device), given, settings.losses, deep.predictions)
-        if reads:
-            parts["reading"] = sentence_loss(draw)
-            loss = loss + settings.reading.weight * parts["reading"]
-        return loss, parts
-
-    def read(sentences: Sequence[Sentence], draw: torch.Generator | None) -> Tensor:
-        tokens = tokenise(tokenizer, [sentence.words for sentence in sentences])
-        tokens = (tokens if draw is None else garble(tokens, draw)).to(device)
-        with accelerator.autocast():
-            return reader(text(tokens).last_hidden_state, tokens)
-
-    def sentence_loss(draw: torch.Generator) -> Tensor:
-        luck = random.Random(int(torch.randint(2**62, (), generator=draw)))
-        sentences = [draw_sentence("train", luck) for _ in range(share_of(reads))]
-        return reading_loss(read(sentences, draw), label_rows(sentences).to(device))
+        return losses(output, batch.to(device), given, settings.losses, deep.predictions)
 
     def evaluate() -> dict[str, float]:
         unet.eval(), text.eval()
@@ -281,11 +239,6 @@ def train_denoiser(
 
         batch = held_out[phase().size].to(device)
         figures = validate(run, batch, scale, alphas, null_tokens, settings.losses)
-        if reads:
-            luck = random.Random(settings.seed)
-            sentences = [draw_sentence("validation", luck) for _ in range(settings.validation)]
-            right = read_rightly(read(sentences, None).cpu(), label_rows(sentences))
-            figures |= {f"reading_{name}": share for name, share in right.items()}
         few = held_out[phase().size].first(SHEET_ROWS).to(device)
         head, _, difference = grounding_maps(run, few, scale, alphas, null_tokens)
         pipeline = assemble(vae, unet, text, tokenizer)
