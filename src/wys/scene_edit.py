@@ -256,7 +256,7 @@ def edit_scene(
         if turn.view is not None:
             i = turn.view
             shown = None
-            if not turn.whole or watchdog.watching or eyes.held is None:
+            if not turn.whole or eyes.held is None:
                 shown = render(state.scene, views.cameras[i])
             if shown is not None and settings.maps != "before" and settings.region == "field":
                 state = _learn_map(
@@ -275,8 +275,7 @@ def edit_scene(
                         editor, views, turns, position, eyes, shown, instruction, settings, seed
                     )
                 edited = firsts.pop(position)
-            if shown is not None:
-                watchdog.edited(views.original(i), shown.rgb, edited, mask, views.cameras[i])
+            watchdog.edited(views.original(i), edited, mask, views.cameras[i], state.scene)
             changed = state.views.with_edit(i, edited)
             images = changed.images
             state = replace(state, views=changed, position=position + 1)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from wys.camera import Camera
+from wys.camera import Camera, Rays
 from wys.errors import WysError
 from wys.masks import Mask
-from wys.nerf.rendering import render
+from wys.nerf.rendering import render_rays
 from wys.nerf.scene import Scene
+
+_PIXELS = 1024
+"""Pixels of a view that are watched at most: enough to tell, and a view has many times as many."""
 
 
 class Watchdog:
@@ -21,7 +25,8 @@ class Watchdog:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.watched: list[tuple[Tensor, Tensor, Tensor, Camera]] = []
+        self.watched: list[tuple[Rays, Tensor, Tensor]] = []
+        """Rays of each watched edit, what the field showed there, and what it is to show."""
         self.changes: list[float] = []
         self.rounds = 0
         self.settled = count == 0
@@ -34,12 +39,12 @@ class Watchdog:
     def edited(
         self,
         photograph: Float[Tensor, "3 h w"],
-        shown: Float[Tensor, "3 h w"],
         edit: Float[Tensor, "3 h w"],
         mask: Mask,
         camera: Camera,
+        scene: Scene,
     ) -> None:
-        """Notes an edit: the photograph, what the field showed, and what it is to show.
+        """Notes an edit of a photograph, before the scene has taken any of it up.
 
         Raises:
             WysError: none of the first edits changes anything inside the mask.
@@ -47,7 +52,10 @@ class Watchdog:
         region = mask.at(mask.image_size)[0, 0]
         if not self.watching or not bool(region.any()):
             return
-        self.watched.append((shown, edit, region, camera))
+        chosen = _some(region)
+        rays = camera.rays()
+        watched = Rays(rays.origins.reshape(-1, 3)[chosen], rays.directions.reshape(-1, 3)[chosen])
+        self.watched.append((watched, _colours(scene, watched), edit.flatten(1).T[chosen].cpu()))
         self.changes.append(float((edit - photograph).abs()[:, region].mean()))
         if len(self.watched) == self.count and max(self.changes) < 1 / 255:
             raise WysError(
@@ -66,12 +74,24 @@ class Watchdog:
             return
         self.settled = True
         wanted, left = 0.0, 0.0
-        for shown, edit, region, camera in self.watched:
-            now = render(scene, camera).rgb
-            wanted += float((edit - shown).abs()[:, region].mean())
-            left += float((edit - now).abs()[:, region].mean())
+        for rays, shown, edit in self.watched:
+            wanted += float((edit - shown).abs().mean())
+            left += float((edit - _colours(scene, rays)).abs().mean())
         if left > 0.98 * wanted:
             raise WysError(
                 f"the scene does not take the edits up ({self.rounds} rounds of steps brought its "
                 "renders no nearer to them); raise --every or --rate."
             )
+
+
+def _some(region: Bool[Tensor, "h w"]) -> Int[Tensor, " n"]:
+    """Up to `_PIXELS` pixels of a region, evenly spread, as numbers of the flattened view."""
+    inside = region.flatten().nonzero()[:, 0].cpu()
+    return inside[:: -(-len(inside) // _PIXELS)]
+
+
+@torch.no_grad()
+def _colours(scene: Scene, rays: Rays) -> Float[Tensor, "n 3"]:
+    """What the field shows along rays, on the CPU."""
+    there = Rays(rays.origins.to(scene.device), rays.directions.to(scene.device))
+    return render_rays(scene, there).rgb.float().cpu()
