@@ -19,6 +19,7 @@ from wys.tabletop.instructions import (
     instruction,
     matching,
     phrase,
+    plainly,
     refers_to,
     things,
 )
@@ -130,6 +131,15 @@ def test_words_stand_around_training_sentences_alone() -> None:
             instruction(Remove(0), Description(shape="cone"), split, random.Random(i))
             for i in range(100)
         } == {sentence.format(it="cone") for sentence in phrasings.REMOVE.of(split)}
+
+
+def test_the_plainest_sentence_is_always_the_same() -> None:
+    cube = Description(colour="cyan", shape="cube")
+    assert plainly(Recolour(0, "gray"), cube) == "make the cyan cube gray"
+    assert plainly(Remove(0), Description(position="closest")) == (
+        "remove the object closest to the camera"
+    )
+    assert plainly(ChangeLight("night"), None) == "make it night"
 
 
 def test_gaps_are_filled_and_articles_agree() -> None:

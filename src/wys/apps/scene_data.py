@@ -21,6 +21,7 @@ from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering
 from wys.relevance import relevance_mask
 from wys.scene_folder import SceneFolder
+from wys.tabletop.instructions import plainly
 from wys.tabletop.posed import POSED_KINDS, PosedTruth, posed_edit, posed_views
 from wys.thresholds import Threshold
 from wys.views import Capture, ViewSet, moved
@@ -54,8 +55,9 @@ def read_data(data: str, options: ReadOptions) -> tuple[Capture, dict[str, str] 
     case = posed_edit(_SEED, index, "recolour", _SPLIT)
     size = max(8, round(_SIZE / options.downscale))
     posed = posed_views(case, views=count - held_out, held_out=held_out, size=size)
+    known = {kind: posed_edit(_SEED, index, kind, _SPLIT) for kind in POSED_KINDS}
     instructions: dict[str, str] = {
-        kind: posed_edit(_SEED, index, kind, _SPLIT).instruction for kind in POSED_KINDS
+        kind: plainly(each.edit, each.description) for kind, each in known.items()
     }
     return replace(posed.capture(), source=data), instructions
 

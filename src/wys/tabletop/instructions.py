@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -337,3 +337,18 @@ def surrounded(words: str, order: bool, draw: random.Random) -> str:
     before = draw.choice(BEFORE if order else ASIDES) if draw.random() < _PRECEDED else ""
     after = draw.choice(AFTER) if draw.random() < _FOLLOWED else ""
     return " ".join(part for part in (before, words, after) if part)
+
+
+class _First(random.Random):
+    """Draws the first of everything, and nothing that is only sometimes there."""
+
+    def choice(self, seq: Any) -> Any:
+        return seq[0]
+
+    def random(self) -> float:
+        return 1.0
+
+
+def plainly(edit: Edit, description: Description | None) -> str:
+    """The simplest sentence that asks for an edit: of training, without words around it."""
+    return instruction(edit, description, "train", _First())
