@@ -26,6 +26,9 @@ from wys.nerf.volume import rendering_weights
 from wys.seeds import generator
 from wys.views import ViewSet
 
+_FEW = 16
+"""So many photographs leave much of space open."""
+
 
 @dataclass(frozen=True)
 class FitSettings:
@@ -49,9 +52,9 @@ class FitSettings:
     """Weight of the interlevel loss, which trains the proposal."""
     distortion: float = 2e-3
     """Weight of the distortion loss, which gathers the density of a ray in one place."""
-    decay: float = 32.0
-    """Weight of the mean square of each grid's features, over the number of photographs: what few
-    photographs leave open stays plain, instead of filling with specks that each explain one."""
+    decay: float = 2.0
+    """Weight of the mean square of each grid's features, less where photographs are many: what few
+    leave open stays plain, instead of filling with specks that each explain one."""
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.rays < 1 or self.warmup < 0:
@@ -201,12 +204,12 @@ class Fitter:
         """Adds the gradient of the sum over the grids of their mean square, weighted.
 
         Normalised weight decay (Barron et al., "Zip-NeRF", arXiv 2304.06706): a mean over each
-        grid, so that coarse grids are held as firmly as fine ones. As a prior does, it counts less
-        the more is seen.
+        grid, so that coarse grids are held as firmly as fine ones. From `_FEW` photographs on the
+        weight falls with the fourth power of their number: thirty-seven need hardly any of it.
         """
         grid = self.scene.radiance.grid
         if self.settings.decay and grid.table.grad is not None:
-            weight = self.settings.decay / photographs
+            weight = self.settings.decay * min(1.0, _FEW / photographs) ** 4
             grid.table.grad.add_(grid.table, alpha=2 * weight * grid.levels / grid.table.numel())
 
     def state(self) -> dict[str, Tensor]:
