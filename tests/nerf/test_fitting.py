@@ -84,8 +84,11 @@ def test_drawn_pixels_carry_their_own_rays() -> None:
         assert torch.equal(images[view, :, row, column], rgb)
 
 
-def test_decay_is_the_gradient_of_the_grids_mean_squares(monkeypatch: pytest.MonkeyPatch) -> None:
-    views, scene, free = _ball_views(), _scene(), _scene()
+@pytest.mark.parametrize(("photographs", "weight"), [(8, 3.0), (32, 3.0 / 16)])
+def test_decay_is_the_gradient_of_the_grids_mean_squares(
+    monkeypatch: pytest.MonkeyPatch, photographs: int, weight: float
+) -> None:
+    views, scene, free = _ball_views(photographs), _scene(), _scene()
     grid = scene.radiance.grid
     with torch.no_grad():
         for each in (scene, free):
@@ -100,7 +103,7 @@ def test_decay_is_the_gradient_of_the_grids_mean_squares(monkeypatch: pytest.Mon
         fitter.step(views.images, views.cameras)
     table = grid.table.detach().clone().requires_grad_()
     rows = table.reshape(grid.levels, -1)
-    (3.0 * rows.square().mean(dim=1).sum()).backward()  # 8 photographs are few
+    (weight * rows.square().mean(dim=1).sum()).backward()
     torch.testing.assert_close(seen[0] - seen[1], table.grad, rtol=1e-3, atol=1e-8)
 
 

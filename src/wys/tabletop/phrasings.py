@@ -23,45 +23,20 @@ BEFORE = (
 )
 """What may stand before an order: words that carry no meaning of their own."""
 ASIDES = (
-    *(
-        "i think",
-        "maybe",
-        "perhaps",
-        "hey",
-        "well",
-        "so",
-        "look",
-        "you know",
-        "in this photo",
-        "now",
-    ),
-    *("for this picture", "in my mind", "as i see it", "ideally", "from now on", "honestly"),
+    *("i think", "maybe", "perhaps", "hey", "well", "so", "look", "you know", "in this photo"),
+    *("now", "for this picture", "in my mind", "as i see it", "ideally", "from now on"),
+    *("honestly",),
 )
 """What may stand before any other sentence."""
 AFTER = (
-    *(
-        "please",
-        "now",
-        "in the picture",
-        "in this photo",
-        "for me",
-        "here",
-        "in the scene",
-        "today",
-    ),
-    *("of this picture", "in this shot", "right now", "at once", "if possible", "if you can"),
-    *("thanks", "thank you", "as soon as possible", "and nothing else", "and keep the rest"),
-    *("and leave everything else alone", "without touching the rest", "for a change", "instead"),
-    *("while the rest stays the same", "so that it looks nice", "so it looks better", "this time"),
-    *("in my photo", "from this view", "on this table", "with care", "in a realistic way"),
-    *(
-        "like i said",
-        "and that is all",
-        "in the end",
-        "on the screen",
-        "within the frame",
-        "will you",
-    ),
+    *("please", "now", "in the picture", "in this photo", "for me", "here", "in the scene"),
+    *("today", "of this picture", "in this shot", "right now", "at once", "if possible"),
+    *("if you can", "thanks", "thank you", "as soon as possible", "and nothing else"),
+    *("and keep the rest", "and leave everything else alone", "without touching the rest"),
+    *("for a change", "instead", "while the rest stays the same", "so that it looks nice"),
+    *("so it looks better", "this time", "in my photo", "from this view", "on this table"),
+    *("with care", "in a realistic way", "like i said", "and that is all", "in the end"),
+    *("on the screen", "within the frame", "will you"),
 )
 """What may follow any sentence."""
 
