@@ -8,11 +8,18 @@ import torch
 
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
-from wys.evaluation.scene_bench import METHODS, SceneCases, scene_bench
+from wys.evaluation import metrics
+from wys.evaluation.scene_bench import METHODS, SceneCase, SceneCases, scene_bench
 from wys.evaluation.scene_scores import rows_of, warp_error
+from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
+from wys.nerf.rendering import render
+from wys.nerf.scene import Scene
+from wys.scene_edit import locate
+from wys.scene_settings import OWN
+from wys.scene_state import SceneEditState
+from wys.tabletop import raytracer
 from wys.tabletop.posed import posed_edit, posed_views
-from wys.tabletop.raytracer import render
 
 TOY = SceneCases(
     scenes=1,
@@ -60,6 +67,34 @@ def test_methods_without_a_region_have_no_iou(rows: list[dict[str, object]]) -> 
     assert all(row["psnr_inside"] is None and row["ssim"] is None for row in masks)
 
 
+def test_the_field_is_measured_on_the_scene_before_the_edit(editor: Editor) -> None:
+    """Whatever the edit makes of the scene: a removed object would take its relevance along."""
+    case = posed_edit(TOY.seed, 0, "remove", TOY.split)
+    posed = posed_views(case, views=TOY.views, held_out=TOY.held_out, size=TOY.size)
+    capture = posed.capture()
+    scene, other = (
+        Scene.create(
+            FieldSettings(), seed, unbounded=capture.unbounded, background=capture.background
+        )
+        for seed in (0, 1)
+    )
+    fitting, learning = FitSettings(rays=64), RelevanceFitSettings(iterations=5, rays=64)
+    whole = SceneCase(editor, 0, "remove", posed, capture, scene, TOY, fitting, learning)
+    begun = SceneEditState.begin(scene, capture.train)
+    *_, last = locate(editor, begun, case.instruction, OWN, fitting=learning)
+    relevance, cameras = last.state.scene.relevance, capture.held_out.cameras
+    # Some threshold between its values, so that the masks are neither empty nor full.
+    shown = [render(last.state.scene, cameras[i]).relevance for i in range(TOY.held_out)]
+    values = torch.cat([each for each in shown if each is not None])
+    how = replace(OWN, threshold=float(values.median()))
+    edited = Scene(other.radiance, relevance, background=other.background)
+    field, alone = whole.mask_scores(replace(last.state, scene=edited), how)
+    assert (field.method, alone.method) == ("field", "single-view")
+    expected = metrics.iou(values >= how.threshold, whole.truth.mask)
+    assert field.views["iou"] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert 0 < expected.mean() < 1
+
+
 def test_pooling_is_over_pixels(rows: list[dict[str, object]]) -> None:
     noop = {(row["kind"], row["scene"]): row for row in rows if row["method"] == "noop"}
     both = [noop["recolour", 0]["psnr_outside"], noop["remove", 0]["psnr_outside"]]
@@ -71,7 +106,7 @@ def test_exact_renders_agree_with_each_other() -> None:
     case = posed_edit(0, 0, "recolour", "validation")
     posed = posed_views(case, views=8, held_out=2, size=48)
     cameras = posed.cameras[:4]
-    shown = render(case.before[[0] * 4], cameras, samples=1)
+    shown = raytracer.render(case.before[[0] * 4], cameras, samples=1)
     alike = warp_error(shown.rgb, shown.depth, cameras).psnr()
     torn = shown.rgb.clone()
     torn[1] = 1 - torn[1]
@@ -84,7 +119,7 @@ def test_the_warp_is_a_lookup_through_the_depth() -> None:
     case = posed_edit(0, 1, "remove", "validation")
     posed = posed_views(case, views=6, held_out=2, size=16)
     cameras = posed.cameras[:2]
-    shown = render(case.before[[0, 0]], cameras, samples=1)
+    shown = raytracer.render(case.before[[0, 0]], cameras, samples=1)
     found = warp_error(shown.rgb, shown.depth, cameras)
     count = 0
     for row in range(16):

@@ -9,7 +9,8 @@ Methods:
     true-views  the field fitted to the exact edited photographs: what a perfect editor would give
 
 Two rows more are of masks alone: `field` is the relevance field that `wys` learns, rendered in the
-held-out views; `single-view` are the maps of the held-out photographs themselves, each alone.
+held-out views before anything is edited; `single-view` are the maps of the held-out photographs
+themselves, each alone.
 
 All start from the same fitted field and get the same number of view edits and of field steps.
 "Inside" and "outside" are the pixels that the true edit changes, and the others. `noop` is in every
@@ -138,7 +139,7 @@ class SceneCase:
         score, images = self.score(method, look, masks, seconds, memory.megabytes, judges)
         if method != "wys" or state is None:
             return [score], images
-        return [score, *self.mask_scores(look, state, settings)], images
+        return [score, *self.mask_scores(state, settings)], images
 
     def edited(self, method: Method) -> tuple[Look, SceneEditState | None]:
         """The edited scene, and where the edit ended."""
@@ -188,10 +189,15 @@ class SceneCase:
             return torch.zeros((len(views), *views.size), dtype=torch.bool)
         return relevance_mask(values, views.size, settings.threshold).at(views.size)[:, 0]
 
-    def mask_scores(
-        self, look: Look, state: SceneEditState, settings: SceneEditSettings
-    ) -> list[SceneScore]:
-        """Masks of the relevance field, and of each held-out photograph's own map."""
+    def mask_scores(self, state: SceneEditState, settings: SceneEditSettings) -> list[SceneScore]:
+        """Masks of the relevance field, and of each held-out photograph's own map.
+
+        The field lies on surfaces. It tells what is to be edited on those of the scene before the
+        edit; afterwards a removed object's relevance is seen by no camera.
+        """
+        before = Scene(
+            self.fitted.radiance, state.scene.relevance, background=self.fitted.background
+        )
         views = self.capture.held_out
         found = scene_relevance(
             self.editor,
@@ -201,7 +207,10 @@ class SceneCase:
             at_once=settings.at_once,
         )
         alone = torch.cat([each.mask().at(views.size)[:, 0] for _, each in found])
-        named = (("field", self.field_masks(look, settings)), ("single-view", alone))
+        named = (
+            ("field", self.field_masks(Look(((before, None),)), settings)),
+            ("single-view", alone),
+        )
         return [
             scene_score(name, self.kind, self.index, self.cases.seed, self.mask_measures(masks))
             for name, masks in named
