@@ -22,7 +22,7 @@ editor = wys.Editor.load(arguments.editor)
 sample = make_pairs(
     0, "validation", 0, 1, size=editor.native_size, scene_range=PLAIN, kinds=["recolour"]
 )
-image, instruction = sample.before[0], sample.instructions[0]
+image, instruction = sample.before[0], sample.plain_instructions[0]
 
 edit = wys.edit_image(editor, image, instruction)
 assert edit.relevance is not None

@@ -33,6 +33,6 @@ sample = make_pairs(
 
 # A checkpoint without tuned settings runs with the paper's; here some are chosen by hand.
 settings = wys.EditSettings(guidance=wys.Guidance(text=1.5, image=1.0), steps=10)
-edit = wys.edit_image(editor, sample.before, sample.instructions, settings, seed=7)
+edit = wys.edit_image(editor, sample.before, sample.plain_instructions, settings, seed=7)
 wys.write_image(arguments.out / "edited.png", edit.image[0])
-print(f"{sample.instructions[0]}: see {arguments.out / 'edited.png'}")
+print(f"{sample.plain_instructions[0]}: see {arguments.out / 'edited.png'}")

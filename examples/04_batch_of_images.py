@@ -23,14 +23,16 @@ sample = make_pairs(0, "validation", 0, 4, size=editor.native_size, scene_range=
 
 # `items` names the images: an image's noise follows its name, not its place in the batch.
 names = ["first", "second", "third", "fourth"]
-together = wys.edit_image(editor, sample.before, sample.instructions, items=names)
-alone = wys.edit_image(editor, sample.before[2], sample.instructions[2], items=names[2:3])
+together = wys.edit_image(editor, sample.before, sample.plain_instructions, items=names)
+alone = wys.edit_image(editor, sample.before[2], sample.plain_instructions[2], items=names[2:3])
 difference = float((together.image[2] - alone.image[0]).abs().max())
 print(f"largest difference between a batch and one alone: {difference:.1e}")
 
 rows = [
     [(words, before), ("edited", after)]
-    for words, before, after in zip(sample.instructions, sample.before, together.image, strict=True)
+    for words, before, after in zip(
+        sample.plain_instructions, sample.before, together.image, strict=True
+    )
 ]
 wys.write_image(arguments.out / "sheet.png", labelled_sheet(rows))
 print(f"see {arguments.out / 'sheet.png'}")

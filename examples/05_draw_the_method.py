@@ -34,7 +34,7 @@ def sample(index: int, kind: str) -> tuple[Tensor, str]:
     pairs = make_pairs(
         0, "validation", index, 1, size=editor.native_size, scene_range=PLAIN, kinds=[kind]
     )
-    return pairs.before[0], pairs.instructions[0]
+    return pairs.before[0], pairs.plain_instructions[0]
 
 
 def magnified(values: Tensor, image: Tensor) -> Tensor:

@@ -23,9 +23,16 @@ from wys.tabletop.instructions import (
     refers_to,
     things,
 )
-from wys.tabletop.phrasings import AFTER, ASIDES, BEFORE, Phrasings
+from wys.tabletop.phrasings import (
+    AFTER,
+    ASIDES,
+    BEFORE,
+    UNHEARD_AFTER,
+    UNHEARD_BEFORE,
+    Phrasings,
+)
 from wys.tabletop.sampling import sample_cameras, sample_scenes
-from wys.tabletop.world import COLOURS, FULL, MATERIALS, SHAPES, SIZES
+from wys.tabletop.world import COLOURS, FULL, MATERIALS, SHAPES, SIZES, Split
 
 scenes_of_things = st.lists(
     st.tuples(
@@ -119,18 +126,23 @@ def test_no_words_around_a_sentence_lead_to_one_that_is_held_out() -> None:
             assert not held_out & led.union(f"{words} {tail}" for words in led for tail in AFTER)
 
 
-def test_words_stand_around_training_sentences_alone() -> None:
-    asked = [
-        instruction(Remove(0), Description(shape="cone"), "train", random.Random(i))
-        for i in range(200)
-    ]
-    assert any(sentence.startswith("please ") for sentence in asked)
-    assert any(sentence.endswith(" thanks") for sentence in asked)
-    for split in ("validation", "test"):
-        assert {
-            instruction(Remove(0), Description(shape="cone"), split, random.Random(i))
-            for i in range(100)
-        } == {sentence.format(it="cone") for sentence in phrasings.REMOVE.of(split)}
+def test_words_stand_around_all_but_the_test_split() -> None:
+    def asked(split: Split) -> set[str]:
+        cone = Description(shape="cone")
+        return {instruction(Remove(0), cone, split, random.Random(i)) for i in range(300)}
+
+    assert any(sentence.startswith("please ") for sentence in asked("train"))
+    assert any(sentence.endswith(" thanks") for sentence in asked("train"))
+    assert any(sentence.startswith("listen ") for sentence in asked("validation"))
+    assert any(sentence.endswith(" as discussed") for sentence in asked("validation"))
+    assert asked("test") == {sentence.format(it="cone") for sentence in phrasings.REMOVE.test}
+
+
+def test_training_hears_nothing_of_what_stands_around_validation() -> None:
+    heard, unheard = {*BEFORE, *ASIDES, *AFTER}, [*UNHEARD_BEFORE, *UNHEARD_AFTER]
+    assert len(set(unheard)) == len(unheard) and not heard & set(unheard)
+    asked = {s for one in all_phrasings() for s in one.train + one.test}
+    assert not any(words in sentence for words in unheard for sentence in asked)
 
 
 def test_the_plainest_sentence_is_always_the_same() -> None:

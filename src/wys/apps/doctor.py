@@ -266,7 +266,7 @@ def attempt() -> Trial:
     clock.append(time.perf_counter())
     size = editor.native_size
     sample = make_pairs(0, "validation", 0, 1, size=size, scene_range=PLAIN, kinds=["recolour"])
-    image, instruction = sample.before[0], sample.instructions[0]
+    image, instruction = sample.before[0], sample.plain_instructions[0]
     clock.append(time.perf_counter())
     found = wys.relevance_map(editor, image, instruction)
     clock.append(time.perf_counter())

@@ -2,7 +2,7 @@
 
 A `Description` is data; `refers_to` says which objects it fits, `describe` finds descriptions that
 fit one object only, and `instruction` puts an edit into a sentence. Each kind of edit has phrasings
-for training, a few that only validation adds, and a few that only the test split uses.
+for training, others for validation and others again for the test split.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from wys.tabletop.phrasings import (
     REMOVE,
     SHAPE,
     SHRINK,
+    UNHEARD_AFTER,
+    UNHEARD_BEFORE,
     Phrasings,
 )
 from wys.tabletop.world import COLOURS, MATERIALS, SHAPES, SIZES, Split, TableScene
@@ -264,7 +266,7 @@ _PATTERN_WORDS = {
 
 
 _PRECEDED, _FOLLOWED = 0.4, 0.35
-"""Shares of the training sentences that words are put before, and after."""
+"""Shares of the sentences that words are put before, and after, but for those of the test split."""
 
 
 def _phrasings(edit: Edit) -> Phrasings:
@@ -329,13 +331,17 @@ def instruction(
     phrasings = _phrasings(edit)
     sentence = draw.choice(phrasings.of(split))
     words = sentence.format(**gaps)
-    return surrounded(words, sentence in phrasings.orders, draw) if split == "train" else words
+    if split == "train":
+        return surrounded(words, BEFORE if sentence in phrasings.orders else ASIDES, AFTER, draw)
+    if split == "validation":
+        return surrounded(words, UNHEARD_BEFORE, UNHEARD_AFTER, draw)
+    return words
 
 
-def surrounded(words: str, order: bool, draw: random.Random) -> str:
-    """A training sentence as people might put it: with or without words around it."""
-    before = draw.choice(BEFORE if order else ASIDES) if draw.random() < _PRECEDED else ""
-    after = draw.choice(AFTER) if draw.random() < _FOLLOWED else ""
+def surrounded(words: str, leads: Sequence[str], tails: Sequence[str], draw: random.Random) -> str:
+    """A sentence as people might put it: with or without words around it."""
+    before = draw.choice(leads) if draw.random() < _PRECEDED else ""
+    after = draw.choice(tails) if draw.random() < _FOLLOWED else ""
     return " ".join(part for part in (before, words, after) if part)
 
 

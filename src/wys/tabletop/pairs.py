@@ -41,6 +41,7 @@ from wys.tabletop.instructions import (
     describe,
     describe_absent,
     instruction,
+    plainly,
     things,
 )
 from wys.tabletop.raytracer import object_ids, render
@@ -116,6 +117,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return self.before.shape[0]
+
+    @property
+    def plain_instructions(self) -> list[str]:
+        """The same asked for as simply as can be, whatever the split's sentences are."""
+        return [plainly(*each) for each in zip(self.edits, self.descriptions, strict=True)]
 
 
 def changed(

@@ -39,6 +39,17 @@ AFTER = (
     *("on the screen", "within the frame", "will you"),
 )
 """What may follow any sentence."""
+UNHEARD_BEFORE = (
+    *("alright", "listen", "dear editor", "to begin with", "by the way", "one more thing"),
+    *("on second thought", "as a final touch", "here is my request", "number two"),
+)
+"""What may stand before a sentence of the validation split; training has none of it."""
+UNHEARD_AFTER = (
+    *("just like that", "before we go on", "in this render", "for the final version"),
+    *("as discussed", "my friend", "on my behalf", "if that works", "without further changes"),
+    *("that is what i am after",),
+)
+"""What may follow a sentence of the validation split; training has none of it."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +61,10 @@ class Phrasings:
     wishes: tuple[str, ...]
     """All other training sentences; `ASIDES` and `AFTER` may be put around them."""
     validation: tuple[str, ...]
-    """The only phrasings of the validation split."""
+    """The only phrasings of the validation split; `UNHEARD_BEFORE` and `UNHEARD_AFTER` may be put
+    around them."""
     test: tuple[str, ...]
-    """The only phrasings of the test split."""
+    """The only phrasings of the test split, with nothing around them."""
 
     @property
     def train(self) -> tuple[str, ...]:

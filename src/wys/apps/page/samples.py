@@ -31,7 +31,7 @@ def render_samples(folder: Path, size: int) -> tuple[Sample, ...]:
         0, "validation", FIRST, len(KINDS), size=size, scene_range=PLAIN, kinds=KINDS
     )
     samples = []
-    for i, instruction in enumerate(pairs.instructions):
+    for i, instruction in enumerate(pairs.plain_instructions):
         path = folder / f"table_{FIRST + i}.png"
         write_image(path, pairs.before[i])
         samples.append(Sample(path, instruction))
