@@ -17,6 +17,7 @@ from wys.relevance import (
     VerdictSettings,
     normalise,
     quartiles,
+    relevance_mask,
     smooth,
 )
 from wys.thresholds import otsu_threshold
@@ -168,6 +169,58 @@ def test_feather_fades_inward_only() -> None:
     assert (whole.alpha() == 1).all()
 
 
+unit = st.floats(0, 1, width=32)
+
+
+@given(arrays.arrays(np.float32, (5, 7), elements=unit), unit, st.floats(0, 0.5))
+def test_softness_mixes_about_the_threshold(
+    values: np.ndarray, threshold: float, softness: float
+) -> None:
+    """Against a reference pixel by pixel."""
+    mask = relevance_mask(torch.from_numpy(values)[None, None], (5, 7), threshold, softness)
+    alpha, region = mask.alpha()[0, 0], mask.at((5, 7))[0, 0]
+    fade = min(softness, threshold / 2, 1 - threshold)
+    for y, x in np.ndindex(5, 7):
+        above = float(values[y, x]) - threshold
+        if abs(above + fade) < 1e-6 or fade < 1e-5:
+            continue
+        assert bool(region[y, x]) == (above >= -fade)
+        expected = min(max((above + fade) / (2 * fade), 0.0), 1.0)
+        assert float(alpha[y, x]) == pytest.approx(expected, abs=1e-3 + 1e-6 / fade)
+    assert not alpha[~region].any()
+
+
+@given(arrays.arrays(np.float32, (5, 7), elements=unit), unit)
+def test_without_softness_a_mask_is_hard(values: np.ndarray, threshold: float) -> None:
+    mask = relevance_mask(torch.from_numpy(values)[None, None], (5, 7), threshold)
+    assert torch.equal(mask.alpha(), mask.at((5, 7)).float())
+    everything = relevance_mask(mask.scores, (5, 7), 0.0, 0.5)
+    assert (everything.alpha() == 1).all()
+
+
+def test_what_a_user_adds_is_not_soft() -> None:
+    scores = torch.full((1, 1, 8, 8), 0.1)
+    scores[..., 2:4, 2:4] = 0.5
+    soft = relevance_mask(scores, (8, 8), 0.5, 0.2)
+    assert (soft.alpha()[..., 2:4, 2:4] == 0.5).all() and soft.alpha().sum() == 2
+    corrected = soft.grown(1).including(Box(5, 5, 8, 8)).excluding(Box(0, 0, 2, 8))
+    alpha = corrected.alpha()[0, 0]
+    assert (alpha[5:, 5:] == 1).all() and not alpha[:, :2].any()
+    assert (alpha[1:5, 2:5] == 0.5).all() and float(alpha.sum()) == 9 + 0.5 * 12
+    assert torch.equal(alpha > 0, corrected.at((8, 8))[0, 0])
+
+
+def test_a_crop_is_as_soft_as_the_whole() -> None:
+    scores = torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    mask = relevance_mask(scores, (12, 12), 0.5, 0.2).including(Box(1, 1, 4, 4)).feathered(2)
+    box = Box(0, 0, 9, 7)
+    part = mask.crop(box)
+    assert torch.equal(part.at((7, 9)), mask.at((12, 12))[..., :7, :9])
+    hard = replace(mask, feather=0.0), replace(part, feather=0.0)
+    torch.testing.assert_close(hard[1].alpha(), hard[0].alpha()[..., :7, :9])
+    assert part.feather == 2
+
+
 def test_crop_and_select() -> None:
     drawn = torch.rand(2, 1, 12, 10) > 0.5
     mask = Mask.from_image(drawn, (12, 10)).including(Box(0, 0, 3, 3))
@@ -197,6 +250,8 @@ def test_bad_settings_are_refused() -> None:
     mask = Mask.from_image(torch.ones(1, 1, 8, 8, dtype=torch.bool), (8, 8))
     with pytest.raises(WysError, match="grows"):
         mask.grown(-1)
+    with pytest.raises(WysError, match="softness"):
+        RelevanceSettings(softness=0.6)
     with pytest.raises(WysError, match="feathered"):
         mask.feathered(-1)
 

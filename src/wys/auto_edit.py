@@ -163,9 +163,8 @@ def _masks(
     # At 0 the mask would be everywhere, whatever the map: that is the edit without one.
     levels = [(mask.threshold + step).clamp(0.01, 1) for step in auto.threshold_steps]
     levels.append(torch.zeros_like(mask.threshold))
-    several = Mask(
-        mask.scores.repeat(len(levels), 1, 1, 1), torch.cat(levels), relevance.image_size
-    )
+    scores = mask.scores.repeat(len(levels), 1, 1, 1)
+    several = replace(mask, scores=scores, threshold=torch.cat(levels))
     several = several if correct is None else correct(several)
     nothing = [not force and verdict == "nothing to edit" for verdict in relevance.verdicts]
     return several.emptied(nothing * len(levels))

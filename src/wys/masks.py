@@ -30,8 +30,9 @@ class Box(NamedTuple):
 class Mask:
     """A region of b images of one size, at any resolution.
 
-    The region is: scores >= threshold, grown, with the boxes of `include` added and, last, those of
-    `exclude` taken away. It exists once: latents and pixels ask the same mask with `at`.
+    The region is: scores >= threshold (from `softness` below it on), grown, with the boxes of
+    `include` added and, last, those of `exclude` taken away. It exists once: latents and pixels ask
+    the same mask with `at`.
     """
 
     scores: Float[Tensor, "b 1 h w"]
@@ -43,6 +44,9 @@ class Mask:
     """Pixels of the image by which the thresholded region grows in every direction."""
     feather: float = 0.0
     """Pixels of the image over which the composite fades in, inward from the region's edge."""
+    softness: float = 0.0
+    """The composite fades in from scores of so much below the threshold to as much above it; by
+    less for thresholds so near 0 or 1 that there is no room for it."""
 
     @staticmethod
     def from_image(mask: Bool[Tensor, "b 1 h w"], image_size: tuple[int, int]) -> "Mask":
@@ -90,43 +94,72 @@ class Mask:
         Upwards the scores are interpolated bilinearly and then compared. Downwards a cell belongs
         to the region where any score in it does, so that nothing thin is lost.
         """
+        lowest = (self.threshold - self._fade).reshape(-1, 1, 1, 1)
+        return self._shaped((self._scores_at(size) >= lowest).float(), size) > 0
+
+    def alpha(self) -> Float[Tensor, "b 1 h w"]:
+        """The weight of the edited image in the composite, at image size.
+
+        Exactly 0 outside the region; inside it rises to 1 with the scores, by `softness`, and over
+        `feather` pixels.
+        """
+        size, fade = self.image_size, self._fade.reshape(-1, 1, 1, 1)
+        above = self._scores_at(size) - self.threshold.reshape(-1, 1, 1, 1)
+        rise = ((above + fade) / (2 * fade).clamp(min=1e-12)).clamp(0, 1)
+        weight = self._shaped(torch.where(fade > 0, rise, (above >= 0).float()), size)
+        steps = max(1, math.ceil(self.feather))
+        if steps == 1:
+            return weight
+        inner = self.at(size)
+        total = inner.float()
+        for _ in range(steps - 1):
+            inner = ~_dilate(~inner, 1, 1)
+            total = total + inner
+        return weight * total / steps
+
+    @property
+    def _fade(self) -> Float[Tensor, " b"]:
+        """What `softness` is at each threshold: scores are from 0 to 1, and 0 asks for all."""
+        room = torch.minimum(self.threshold / 2, 1 - self.threshold)
+        return room.clamp(0, self.softness)
+
+    def _scores_at(self, size: tuple[int, int]) -> Float[Tensor, "b 1 h w"]:
         height, width = self.scores.shape[-2:]
         scores = self.scores
         if size[0] < height or size[1] < width:
             scores = F.adaptive_max_pool2d(scores, (min(size[0], height), min(size[1], width)))
         if scores.shape[-2:] != tuple(size):
             scores = F.interpolate(scores, size=size, mode="bilinear", align_corners=False)
-        region = scores >= self.threshold.reshape(-1, 1, 1, 1)
+        return scores
+
+    def _shaped(
+        self, weight: Float[Tensor, "b 1 h w"], size: tuple[int, int]
+    ) -> Float[Tensor, "b 1 h w"]:
+        """Weights, or a region's zeros and ones, grown and with the boxes."""
         if self.grow:
             radius = [
                 math.ceil(self.grow * n / N) for n, N in zip(size, self.image_size, strict=True)
             ]
-            region = _dilate(region, radius[0], radius[1])
+            weight = _spread(weight, radius[0], radius[1])
+        weight = weight.clone()
         for box in self.include:
             rows, columns = self._cells(box, size, outward=True)
-            region[..., rows, columns] = True
+            weight[..., rows, columns] = 1.0
         for box in self.exclude:
             rows, columns = self._cells(box, size, outward=False)
-            region[..., rows, columns] = False
-        return region
-
-    def alpha(self) -> Float[Tensor, "b 1 h w"]:
-        """The weight of the edited image in the composite, at image size.
-
-        Exactly 0 outside the region; inside it rises to 1 over `feather` pixels.
-        """
-        region = self.at(self.image_size)
-        steps = max(1, math.ceil(self.feather))
-        total, inner = region.float(), region
-        for _ in range(steps - 1):
-            inner = ~_dilate(~inner, 1, 1)
-            total = total + inner
-        return total / steps
+            weight[..., rows, columns] = 0.0
+        return weight
 
     def crop(self, box: Box) -> "Mask":
         """The mask of a part of the images, in that part's own pixels."""
-        part = self.at(self.image_size)[..., box.top : box.bottom, box.left : box.right]
-        cropped = Mask.from_image(part, (box.bottom - box.top, box.right - box.left))
+        rows, columns = slice(box.top, box.bottom), slice(box.left, box.right)
+        part = self.at(self.image_size)[..., rows, columns]
+        cropped = Mask.from_image(part, box.size)
+        if self.softness:
+            # Scores whose composite fades in as this mask's does.
+            weight = replace(self, feather=0.0).alpha()[..., rows, columns]
+            scores = torch.where(part, 0.25 + 0.5 * weight, 0.0)
+            cropped = replace(cropped, scores=scores, softness=0.25)
         return replace(cropped, feather=self.feather)
 
     def _checked(self, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
@@ -192,6 +225,10 @@ def _window(centre: int, side: int, limit: int) -> tuple[int, int]:
 
 def _dilate(region: Bool[Tensor, "b 1 h w"], rows: int, columns: int) -> Bool[Tensor, "b 1 h w"]:
     """Every pixel within so many rows and columns of the region."""
-    grown = F.max_pool2d(region.float(), (2 * rows + 1, 1), stride=1, padding=(rows, 0))
-    grown = F.max_pool2d(grown, (1, 2 * columns + 1), stride=1, padding=(0, columns))
-    return grown > 0
+    return _spread(region.float(), rows, columns) > 0
+
+
+def _spread(weight: Float[Tensor, "b 1 h w"], rows: int, columns: int) -> Float[Tensor, "b 1 h w"]:
+    """The highest weight within so many rows and columns of each pixel."""
+    grown = F.max_pool2d(weight, (2 * rows + 1, 1), stride=1, padding=(rows, 0))
+    return F.max_pool2d(grown, (1, 2 * columns + 1), stride=1, padding=(0, columns))

@@ -86,6 +86,9 @@ class RelevanceSettings:
     threshold: Threshold = 0.5
     """Edit where the map is at least this, or by a rule for each map: `auto` (Otsu's), `triangle`
     or `entropy`."""
+    softness: float = 0.0
+    """Mix edit and input, by the relevance, from so much below the threshold to as much above it;
+    0: all edit from the threshold on, the input below it."""
     verdict: VerdictSettings = field(default_factory=VerdictSettings)
     """When there is nothing to edit, or everything."""
 
@@ -102,6 +105,8 @@ class RelevanceSettings:
             raise WysError(
                 f"edges are moved by 0 to {MAX_REACH:g} latent pixels, not {self.edges:g}."
             )
+        if not 0 <= self.softness <= 0.5:
+            raise WysError(f"the softness of a mask is from 0 to 0.5, not {self.softness:g}.")
         check_threshold(self.threshold)
 
 
@@ -146,9 +151,12 @@ class RelevanceMap:
         return "whole image" if share > rule.whole_share else "local"
 
     def mask(self, threshold: Threshold | None = None) -> "Mask":
-        """The region to edit: R >= threshold; None takes the settings' threshold."""
+        """The region to edit: R >= threshold; None takes the settings' threshold.
+
+        With the settings' softness it begins below that, and the edit fades in.
+        """
         threshold = self.settings.threshold if threshold is None else threshold
-        return relevance_mask(self.values, self.image_size, threshold)
+        return relevance_mask(self.values, self.image_size, threshold, self.settings.softness)
 
     def at(self, size: tuple[int, int], box: Box) -> Float[Tensor, "b 1 h w"]:
         """R inside a box of image pixels, at a resolution (height, width)."""
@@ -172,10 +180,18 @@ class RelevanceMap:
 
 
 def relevance_mask(
-    values: Float[Tensor, "b 1 h w"], image_size: tuple[int, int], threshold: Threshold
+    values: Float[Tensor, "b 1 h w"],
+    image_size: tuple[int, int],
+    threshold: Threshold,
+    softness: float = 0.0,
 ) -> Mask:
-    """M = (R >= tau) of relevance in [0, 1], be it a map or what a field shows."""
-    return Mask(values, threshold_levels(values, threshold).to(values), image_size)
+    """M = (R >= tau) of relevance in [0, 1], be it a map or what a field shows.
+
+    Where R is how likely a pixel is to change, the mean of what it can become is R edit + (1 - R)
+    input: `softness` makes the composite go from the one to the other about tau.
+    """
+    levels = threshold_levels(values, threshold).to(values)
+    return Mask(values, levels, image_size, softness=softness)
 
 
 def relevance_values(

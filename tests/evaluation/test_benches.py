@@ -22,6 +22,7 @@ from wys.evaluation.metrics import grounding
 from wys.evaluation.scores import named_objects, score
 from wys.evaluation.speed_bench import PeakMemory, SpeedSettings, jobs, speed_bench
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
+from wys.evaluation.tune import SOFTNESSES
 from wys.image_edit import edit_image, relevance_map
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
@@ -249,6 +250,7 @@ def test_tuning_writes_settings_that_load(
     settings = read_settings(file)
     assert settings.edit.guidance.text in (1.5, 3.0) and settings.edit.steps in (1, 2)
     assert settings.size == 32 and settings.relevance.first_steps == 0
+    assert settings.relevance.softness in SOFTNESSES
 
 
 @pytest.mark.parametrize(

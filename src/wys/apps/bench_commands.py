@@ -204,6 +204,7 @@ def bench_tune(
                 "edges": f"moved within {how.edges:g} latent pixels, threshold {how.threshold}: "
                 f"IoU {trial.score:.3f}",
                 "threshold": f"{how.threshold}: {trial.score:.2f} dB outside",
+                "softness": f"{how.softness:g}: {trial.score:.2f} dB outside",
                 "verdict": f"nothing below {how.verdict.nothing_below:.3g} at quantile "
                 f"{how.verdict.quantile:g}: wrong in {trial.score:.1%}",
             }.get(

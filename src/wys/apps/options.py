@@ -120,6 +120,8 @@ class MapOptions:
         float | Literal["auto", "triangle", "entropy"] | None, own("FLOAT|auto|triangle|entropy")
     ] = None
     """Change where the map is at least this (paper: 0.5), or by a rule."""
+    softness: Annotated[float | None, own("FLOAT")] = None
+    """Fade the edit in from so much below the threshold to as much above it (paper: 0)."""
     seed: int = 0
     """Seed of all noise."""
 
@@ -138,6 +140,7 @@ class MapOptions:
             smoothing=self.smoothing,
             edges=self.edges,
             threshold=self.threshold,
+            softness=self.softness,
         )
         return dataclasses.replace(preset, relevance=relevance)
 

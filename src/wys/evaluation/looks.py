@@ -128,10 +128,12 @@ def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[T
 
 
 def under(
-    mask: Bool[Tensor, "b h w"], image: Float[Tensor, "b 3 h w"], pairs: Pairs
+    mask: Bool[Tensor, "b h w"] | Float[Tensor, "b h w"],
+    image: Float[Tensor, "b 3 h w"],
+    pairs: Pairs,
 ) -> Float[Tensor, "b 3 h w"]:
-    """An edit inside a mask, the input outside."""
-    return torch.where(mask[:, None], image, pairs.before)
+    """An edit inside a mask, the input outside; mixed by the weights of a soft one."""
+    return torch.lerp(pairs.before, image, mask[:, None].to(image))
 
 
 def _read(editor: Editor, prediction: NoisePrediction, started: float) -> Look:

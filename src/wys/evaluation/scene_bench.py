@@ -206,7 +206,12 @@ class SceneCase:
             seed=self.cases.seed,
             at_once=settings.at_once,
         )
-        alone = torch.cat([each.mask().at(views.size)[:, 0] for _, each in found])
+        alone = torch.cat(
+            [
+                relevance_mask(each.values, views.size, each.settings.threshold).at(views.size)
+                for _, each in found
+            ]
+        )[:, 0]
         named = (
             ("field", self.field_masks(Look(((before, None),)), settings)),
             ("single-view", alone),

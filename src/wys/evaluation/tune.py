@@ -3,8 +3,8 @@
 Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
 to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
 those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the threshold
-once more: as local as an edit can be that still does nearly all it would do without a mask. Last
-the limits of the verdict.
+once more, and how softly the edit fades in about it: as local as an edit can be that still does
+nearly all it would do without a mask. Last the limits of the verdict.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ from wys.evaluation.looks import (
 )
 from wys.evaluation.verdict_study import fit_verdict
 from wys.image import resize
+from wys.masks import Mask
 from wys.relevance import (
     Normalisation,
     RelevanceMap,
     RelevanceSettings,
     Source,
     normalise,
+    relevance_mask,
     relevance_values,
     smooth,
 )
@@ -56,6 +58,7 @@ FIRST_STEPS = (1, 2)
 SMOOTHINGS = (0.0, 0.7)
 EDGES = (0.0, 0.75, 1.25, 2.0)
 THRESHOLDS: tuple[Threshold, ...] = (*(k / 20 for k in range(2, 20)), *RULES)
+SOFTNESSES = (0.0, 0.1, 0.15, 0.2, 0.25)
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
 SOFT = (0.0,)
@@ -70,7 +73,7 @@ ROOM_DB = 0.3
 """And so much of the PSNR inside that the edit has without a mask."""
 
 Batch = tuple[tuple[str, ...], Pairs]
-Stage = Literal["map", "edges", "guidance", "steps", "threshold", "verdict"]
+Stage = Literal["map", "edges", "guidance", "steps", "threshold", "softness", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class Trial:
     stage: Stage
     settings: EditorSettings
     score: float
-    """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, outside it for a
-    threshold; the balanced error for the verdict."""
+    """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, outside it for
+    threshold and softness; the balanced error for the verdict."""
     done: int
     count: int
 
@@ -324,32 +327,46 @@ def _tune_threshold(
     edits: Sequence[PlainEdit],
     truth: Tensor,
 ) -> Generator[Trial, None, EditorSettings]:
-    """The level that keeps most outside, of those with nearly the best IoU and edit inside."""
+    """The level that keeps most outside, of those with nearly the best IoU and edit inside; then
+    the softness about it, by the same measure."""
     size = (truth.shape[-2], truth.shape[-1])
     levels = [level for level in THRESHOLDS if not isinstance(level, str)]
-    masks = {
-        level: masks_of(values, level, size)
-        for level in dict.fromkeys([start.relevance.threshold, *levels])
-    }
-    ious = {level: float(metrics.iou(mask, truth).mean()) for level, mask in masks.items()}
-    good = [level for level in masks if ious[level] >= max(ious.values()) - ROOM_IOU]
 
-    def psnr(mask: Tensor, region: Tensor) -> float:
-        value = _error(batches, edits, mask, region).psnr()
+    def mask_at(how: RelevanceSettings) -> Mask:
+        return relevance_mask(values, size, how.threshold, how.softness)
+
+    def iou(how: RelevanceSettings) -> float:
+        return float(metrics.iou(mask_at(how).at(size)[:, 0], truth).mean())
+
+    def psnr(weight: Tensor, region: Tensor) -> float:
+        value = _error(batches, edits, weight, region).psnr()
         return torch.inf if value is None else value
 
-    inside = {level: psnr(masks[level], truth) for level in good}
-    # Where no level does as much as an edit without a mask, the one that does most has to serve.
-    enough = min(psnr(torch.ones_like(truth), truth) - ROOM_DB, max(inside.values()))
-    best, top = start, -torch.inf
-    for done, level in enumerate(good, 1):
-        settings = replace(start, relevance=replace(start.relevance, threshold=level))
-        outside = psnr(masks[level], ~truth)
-        if inside[level] >= enough and outside > top:
-            best, top = settings, outside
-        yield Trial("threshold", settings, outside, done, len(good))
-    yield Trial("threshold", best, float(top), len(good), len(good))
-    return best
+    def most_outside(
+        stage: Stage, ways: Sequence[RelevanceSettings]
+    ) -> Generator[Trial, None, EditorSettings]:
+        good = [how for how in ways if iou(how) >= least]
+        weights = [mask_at(how).alpha()[:, 0] for how in good]
+        inside = [psnr(weight, truth) for weight in weights]
+        # Where none does as much as an edit without a mask, the one that does most has to serve.
+        enough = min(unmasked - ROOM_DB, max(inside))
+        best, top = start, -torch.inf
+        for done, (how, weight, in_region) in enumerate(zip(good, weights, inside, strict=True), 1):
+            settings = replace(start, relevance=how)
+            outside = psnr(weight, ~truth)
+            if in_region >= enough and outside > top:
+                best, top = settings, outside
+            yield Trial(stage, settings, outside, done, len(good))
+        yield Trial(stage, best, float(top), len(good), len(good))
+        return best
+
+    own = replace(start.relevance, softness=0.0)
+    hard = [replace(own, threshold=level) for level in dict.fromkeys([own.threshold, *levels])]
+    least = max(iou(how) for how in hard) - ROOM_IOU
+    unmasked = psnr(torch.ones_like(truth), truth)
+    best = yield from most_outside("threshold", hard)
+    soft = [replace(best.relevance, softness=softness) for softness in SOFTNESSES]
+    return (yield from most_outside("softness", soft))
 
 
 def _edits(
@@ -371,7 +388,7 @@ def _edits(
 def _error(
     batches: Sequence[Batch], edits: Sequence[PlainEdit], mask: Tensor, region: Tensor
 ) -> metrics.SquaredError:
-    """The squared error in a region of edits under a mask."""
+    """The squared error in a region of edits under a mask, or by its weights."""
     after = torch.cat([pairs.after for _, pairs in batches])
     parts = mask.split([len(pairs.mask) for _, pairs in batches])
     images = [

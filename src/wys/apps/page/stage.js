@@ -60,9 +60,16 @@ function heated(image, values) {
   return out;
 }
 
+function lowest(level) {
+  // Where a mask begins: as masks.py has it, in its 32 bits.
+  level = Math.fround(level);
+  const room = Math.max(0, Math.min(level / 2, Math.fround(1 - level)));
+  return Math.fround(level - Math.min(room, Math.fround(scene.map?.softness ?? 0)));
+}
+
 function fillInside() {
   // Returns the number of pixels in the mask.
-  const level = Math.fround(threshold ?? scene.map?.threshold ?? 2);
+  const level = lowest(threshold ?? scene.map?.threshold ?? 2);
   const painted = strokes.length
     ? new Uint32Array(brush.getImageData(0, 0, paint.width, paint.height).data.buffer) : null;
   let count = 0;

@@ -37,13 +37,14 @@ def scene(visit: Visit) -> dict[str, Any]:
 
 
 def _map(relevance: RelevanceMap) -> dict[str, Any]:
-    """R at latent size as little-endian 32-bit floats, and the editor's own threshold."""
+    """R at latent size as little-endian 32-bit floats, the editor's own threshold and softness."""
     values = relevance.values[0, 0].float().cpu().contiguous().numpy().astype("<f4")
     return {
         "width": values.shape[1],
         "height": values.shape[0],
         "values": base64.b64encode(values.tobytes()).decode(),
         "threshold": float(relevance.mask().threshold[0]),
+        "softness": relevance.settings.softness,
     }
 
 
