@@ -18,7 +18,11 @@ from wys.image import draw_outline, heat_map, labelled_sheet, overlay_heat, resi
 from wys.tabletop.pairs import make_pairs
 from wys.tabletop.world import PLAIN
 
-STEPS = ((0, "recolour"), (4, "floor"), (3, "remove"))
+STEPS = (
+    (0, "recolour", "make the cyan cube brown"),
+    (4, "floor", "the floor must become gray"),
+    (3, "remove", "remove the brown object"),
+)
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 TEXT, IMAGE = (1.0, 2.0, 4.0, 7.5), (1.0, 1.5, 3.0)
 
@@ -29,12 +33,12 @@ arguments = parser.parse_args()
 editor = wys.Editor.load(arguments.editor)
 
 
-def sample(index: int, kind: str) -> tuple[Tensor, str]:
-    """An image of the tabletop world and an instruction for it."""
+def sample(index: int, kind: str, words: str) -> tuple[Tensor, str]:
+    """An image of the tabletop world and what is asked of it."""
     pairs = make_pairs(
         0, "validation", index, 1, size=editor.native_size, scene_range=PLAIN, kinds=[kind]
     )
-    return pairs.before[0], pairs.plain_instructions[0]
+    return pairs.before[0], words
 
 
 def magnified(values: Tensor, image: Tensor) -> Tensor:
@@ -46,8 +50,8 @@ def magnified(values: Tensor, image: Tensor) -> Tensor:
 def draw_steps() -> Tensor:
     """From the input over the difference and the map to the edit, a row for each instruction."""
     rows = []
-    for index, kind in STEPS:
-        image, instruction = sample(index, kind)
+    for step in STEPS:
+        image, instruction = sample(*step)
         # The paper's map shows the method best; more draws make it smoother.
         published = replace(PAPER.relevance, draws=8)
         found = wys.relevance_map(editor, image, instruction, published)
@@ -105,5 +109,5 @@ for name, draw in (
     with torch.no_grad():
         wys.write_image(arguments.out / f"{name}.png", draw())
     print(f"see {arguments.out / name}.png")
-for index, kind in STEPS:
-    print(f"{kind}: {sample(index, kind)[1]}")
+for _, kind, words in STEPS:
+    print(f"{kind}: {words}")

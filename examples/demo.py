@@ -22,7 +22,7 @@ FIRST = 0
 def main(out: Path, options: list[str]) -> int:
     """Writes samples/, a folder of results for each, and one sheet of all; 0 if all went well."""
     samples = out / "samples"
-    which = ["--count", str(COUNT), "--first", str(FIRST), "--kinds", *KINDS]
+    which = ["--count", str(COUNT), "--first", str(FIRST), "--kinds", *KINDS, "--plain"]
     code = cli.main(["tabletop", "--out", str(samples), *which])
     if code:
         return code

@@ -18,6 +18,7 @@ def tabletop(
     world: Literal["plain", "full", "clevr"] = "plain",
     size: int = 128,
     kinds: Annotated[tuple[str, ...] | None, optional("KIND...")] = None,
+    plain: bool = False,
 ) -> None:
     """Render sample images of the tabletop world with their exact edits and masks.
 
@@ -32,6 +33,7 @@ def tabletop(
         world: What the scenes are drawn from.
         size: Side of the images in pixels.
         kinds: Only these kinds of edit, such as recolour; all if not given.
+        plain: Ask for each edit in the simplest words, not in the split's own.
     """
     if count < 1 or first < 0 or not 16 <= size <= 4096:
         raise WysError("--count is at least 1, --first at least 0, --size from 16 to 4096.")
@@ -51,6 +53,7 @@ def tabletop(
         pairs = make_pairs(
             seed, split, first, count, size=size, scene_range=RANGES[world], kinds=chosen
         )
+        asked = pairs.plain_instructions if plain else pairs.instructions
         rows, entries = [], []
         for i, (before, after, mask) in enumerate(
             zip(pairs.before, pairs.after, pairs.mask[:, None], strict=True)
@@ -64,12 +67,12 @@ def tabletop(
                     "before": f"before/{name}",
                     "after": f"after/{name}",
                     "mask": f"mask/{name}",
-                    "instruction": pairs.instructions[i],
+                    "instruction": asked[i],
                     "kind": pairs.kinds[i],
                 }
             )
             outlined = draw_outline(before, mask)
-            title = pairs.instructions[i]
+            title = asked[i]
             rows.append([(title, before), ("", after), ("", outlined)])
         write_json(folder / "pairs.json", entries)
         write_image(folder / "sheet.png", labelled_sheet(rows, height=192))
