@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from wys.apps.options import optional
+from wys.apps.options import Flag, optional
 from wys.errors import WysError
 
 
@@ -18,7 +18,7 @@ def tabletop(
     world: Literal["plain", "full", "clevr"] = "plain",
     size: int = 128,
     kinds: Annotated[tuple[str, ...] | None, optional("KIND...")] = None,
-    plain: bool = False,
+    plain: Flag = False,
 ) -> None:
     """Render sample images of the tabletop world with their exact edits and masks.
 
