@@ -206,6 +206,7 @@ class SceneCase:
             seed=self.cases.seed,
             at_once=settings.at_once,
         )
+        # Hard ones, as scenes hold them.
         alone = torch.cat(
             [
                 relevance_mask(each.values, views.size, each.settings.threshold).at(views.size)

@@ -331,6 +331,8 @@ def _tune_threshold(
     the softness about it, by the same measure."""
     size = (truth.shape[-2], truth.shape[-1])
     levels = [level for level in THRESHOLDS if not isinstance(level, str)]
+    own = replace(start.relevance, softness=0.0)
+    hard = [replace(own, threshold=level) for level in dict.fromkeys([own.threshold, *levels])]
 
     def mask_at(how: RelevanceSettings) -> Mask:
         return relevance_mask(values, size, how.threshold, how.softness)
@@ -341,6 +343,9 @@ def _tune_threshold(
     def psnr(weight: Tensor, region: Tensor) -> float:
         value = _error(batches, edits, weight, region).psnr()
         return torch.inf if value is None else value
+
+    least = max(iou(how) for how in hard) - ROOM_IOU
+    unmasked = psnr(torch.ones_like(truth), truth)
 
     def most_outside(
         stage: Stage, ways: Sequence[RelevanceSettings]
@@ -360,10 +365,6 @@ def _tune_threshold(
         yield Trial(stage, best, float(top), len(good), len(good))
         return best
 
-    own = replace(start.relevance, softness=0.0)
-    hard = [replace(own, threshold=level) for level in dict.fromkeys([own.threshold, *levels])]
-    least = max(iou(how) for how in hard) - ROOM_IOU
-    unmasked = psnr(torch.ones_like(truth), truth)
     best = yield from most_outside("threshold", hard)
     soft = [replace(best.relevance, softness=softness) for softness in SOFTNESSES]
     return (yield from most_outside("softness", soft))

@@ -21,9 +21,10 @@ from wys.camera import Camera, intrinsics_from_fov, look_at
 from wys.errors import WysError
 from wys.image import to_uint8
 from wys.seeds import generator
+from wys.tabletop.choices import Stage, choose_edit
 from wys.tabletop.edits import Edit, Kind, apply, target_slot
 from wys.tabletop.instructions import Description, Thing, instruction, things
-from wys.tabletop.pairs import ATTEMPTS, LEAST_SHARE, Stage, changed, choose_edit
+from wys.tabletop.pairs import ATTEMPTS, LEAST_SHARE, changed
 from wys.tabletop.raytracer import object_ids, render
 from wys.tabletop.sampling import FOOTPRINT, cameras_of, scenes_of
 from wys.tabletop.world import (
