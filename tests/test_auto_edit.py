@@ -1,5 +1,6 @@
 """Choosing an edit without the truth: candidates are ordinary edits, the score is arithmetic."""
 
+import math
 from dataclasses import astuple, replace
 
 import pytest
@@ -39,7 +40,7 @@ def test_candidates_are_ordinary_edits(
     editor: Editor, images: torch.Tensor, made: RelevanceMap, found: AutoEdit
 ) -> None:
     assert len(found.candidates) == len(found.edits) == 8
-    assert found.signs.shape == (3, 8, 5) and found.scores.shape == (3, 8)
+    assert found.signs.shape == (3, 8, 6) and found.scores.shape == (3, 8)
     for index in (1, 6):
         candidate = found.candidates[index]
         alone = edit_image(
@@ -90,22 +91,42 @@ def test_signs_by_hand() -> None:
     edited = torch.where(region, 0.5, original)
     plain = torch.full_like(original, 0.1)
     before, after = torch.full((1, 1, 3, 3), 0.8), torch.full((1, 1, 3, 3), 0.2)
-    signs = edit_signs(original, edited, plain, original, region, before, after)[0]
-    expected = {"residue": 0.25, "change": 0.5, "seam": 0.5, "leak": 0.1, "disagreement": 0.5}
+    likely = torch.full((1, 1, 2, 2), 0.75)
+    maps = (likely, before, after)
+    signs = edit_signs(original, edited, plain, original, plain, region, *maps)[0]
+    # Of 36 pixels the 4 in the region are 0.5 from the input and 0.4 from what they should become.
+    squared = (4 * (0.75 * 0.4**2 + 0.25 * 0.5**2) + 32 * 0.75 * 0.1**2) / 36
+    expected = {"expected": 10 * math.log10(squared), "residue": 0.25, "change": 0.5}
+    expected |= {"seam": 0.5, "leak": 0.1, "disagreement": 0.5}
     assert dict(zip(SIGNS, signs.tolist(), strict=True)) == pytest.approx(expected)
     empty = torch.zeros_like(region)
-    signs = edit_signs(original, original, plain, original, empty, before, after)[0]
-    assert signs.tolist() == pytest.approx([1, 0, 0, 0.1, 0])
-    weights = ScoreSettings(1, 2, 3, 4, 5)
-    assert edit_score(signs, weights).item() == pytest.approx(-1.4)
+    signs = edit_signs(original, original, plain, original, plain, empty, *maps)[0]
+    nothing = 10 * math.log10(0.75 * 0.1**2)
+    assert signs.tolist() == pytest.approx([nothing, 1, 0, 0, 0.1, 0])
+    weights = ScoreSettings(6, 1, 2, 3, 4, 5)
+    assert edit_score(signs, weights).item() == pytest.approx(-1.4 - 6 * nothing)
+
+
+def test_the_expected_error_is_least_where_a_pixel_is_changed_if_it_is_likelier_to_change() -> None:
+    generator = torch.Generator().manual_seed(0)
+    original, plain = torch.rand(2, 1, 3, 8, 8, generator=generator)
+    likely = torch.rand(1, 1, 8, 8, generator=generator)
+    errors = {}
+    for threshold in (0.1, 0.3, 0.5, 0.7, 0.9):
+        region = likely >= threshold
+        edited = torch.where(region, plain, original)
+        maps = (likely, likely, likely)
+        signs = edit_signs(original, edited, plain, edited, plain, region, *maps)[0]
+        errors[threshold] = signs[0].item()
+    assert min(errors, key=lambda threshold: errors[threshold]) == 0.5
 
 
 def test_fitting_recovers_the_weights_and_ignores_each_images_level() -> None:
     generator = torch.Generator().manual_seed(0)
-    signs = torch.rand(6, 12, 5, generator=generator)
-    truth = ScoreSettings(3.0, -1.0, 0.0, 2.0, 5.0)
+    signs = torch.rand(6, 12, 6, generator=generator)
+    truth = ScoreSettings(1.5, 3.0, -1.0, 0.0, 2.0, 5.0)
     level = 10 * torch.rand(6, 1, generator=generator)
     found = fit_score(signs, level - edit_score(signs, truth), ridge=1e-6)
     assert astuple(found) == pytest.approx(astuple(truth), abs=5e-3)
-    constant = torch.cat([signs[..., :4], torch.ones(6, 12, 1)], dim=-1)
+    constant = torch.cat([signs[..., :5], torch.ones(6, 12, 1)], dim=-1)
     assert fit_score(constant, level.expand(6, 12)).disagreement == 0

@@ -51,7 +51,7 @@ class AutoEdit:
     """The candidates of b images, and the best by their scores."""
 
     candidates: tuple[Candidate, ...]
-    signs: Float[Tensor, "b n 5"]
+    signs: Float[Tensor, "b n 6"]
     """What the scores are made of; see `ScoreSettings`."""
     scores: Float[Tensor, "b n"]
     """In dB, higher is better; comparable between the candidates of one image."""
@@ -177,9 +177,9 @@ def _signs(
     edits: Sequence[ImageEdit],
     plains: Sequence[Tensor],
     afters: Sequence[Tensor],
-) -> Float[Tensor, "b n 5"]:
+) -> Float[Tensor, "b n 6"]:
     """The signs of every candidate; seeds are compared where all else is equal."""
-    rows = []
+    rows, typical = [], torch.stack(list(plains)).mean(dim=0)
     for candidate, edit, plain, after in zip(candidates, edits, plains, afters, strict=True):
         peers = [
             other.image
@@ -188,5 +188,16 @@ def _signs(
         ]
         region = edit.mask.at(edit.mask.image_size).to(images.device)
         average = torch.stack(peers).mean(dim=0)
-        rows.append(edit_signs(images, edit.image, plain, average, region, relevance.raw, after))
+        signs = edit_signs(
+            images,
+            edit.image,
+            plain,
+            average,
+            typical,
+            region,
+            relevance.values,
+            relevance.raw,
+            after,
+        )
+        rows.append(signs)
     return torch.stack(rows, dim=1)

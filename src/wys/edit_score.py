@@ -1,7 +1,8 @@
-"""How good an edit is, told without the true one: five signs of a good edit, and their weights.
+"""How good an edit is, told without the true one: six signs of a good edit, and their weights.
 
-Symbols: I is the input, E the edit, M its mask, P the edit of the same noise without a mask, D the
-raw relevance of the instruction for I and D' that of the same instruction for E.
+Symbols: I is the input, E the edit, M its mask, P the edit of the same noise without a mask, T the
+mean of all P, R the relevance of the instruction for I in [0, 1], D the same before normalisation
+and D' that of the same instruction for E.
 """
 
 from dataclasses import astuple, dataclass, fields
@@ -17,18 +18,21 @@ class ScoreSettings:
     """The weights of an edit's signs: dB of error that one unit of each stands for.
 
     The score is minus the weighted sum. `wys bench relevance` fits the weights to an editor on the
-    validation split; the defaults are those of the built-in one.
+    validation split. Without a fit the expected error counts, and nothing else.
     """
 
-    residue: float = -4.9
+    expected: float = 1.0
+    """Mean of R (E - T)^2 + (1 - R) (E - I)^2 over all pixels, in dB: the expected squared error
+    if a pixel is to be changed with probability R, and to what plain edits have in common."""
+    residue: float = 0.0
     """D' over D, both averaged inside the mask: near 0 where what was asked for is done."""
-    change: float = 15.4
+    change: float = 0.0
     """Mean absolute change |E - I| inside the mask, on the [0, 1] scale."""
-    seam: float = 13.8
+    seam: float = 0.0
     """By how much more E jumps across the mask's edge than I does, on the [0, 1] scale."""
-    leak: float = 26.7
+    leak: float = 0.0
     """Mean absolute change |P - I| outside the mask: what the mask holds back."""
-    disagreement: float = 134.9
+    disagreement: float = 0.0
     """Mean absolute deviation inside the mask from the mean edit over all seeds."""
 
 
@@ -40,24 +44,28 @@ def edit_signs(
     edited: Float[Tensor, "b 3 h w"],
     plain: Float[Tensor, "b 3 h w"],
     average: Float[Tensor, "b 3 h w"],
+    typical: Float[Tensor, "b 3 h w"],
     region: Bool[Tensor, "b 1 h w"],
+    likely: Float[Tensor, "b 1 m n"],
     before: Float[Tensor, "b 1 m n"],
     after: Float[Tensor, "b 1 m n"],
-) -> Float[Tensor, "b 5"]:
+) -> Float[Tensor, "b 6"]:
     """The signs of b edits, in the order of `SIGNS`; an empty mask has left all undone.
 
     Args:
         original: I; edited: E; plain: P; region: M at image size.
-        average: the mean of E over the seeds.
-        before: D; after: D'.
+        average: the mean of E over the seeds; typical: T.
+        likely: R; before: D; after: D'.
     """
     size = (region.shape[-2], region.shape[-1])
-    before, after = (
-        F.interpolate(x.to(original), size=size, mode="bilinear") for x in (before, after)
+    likely, before, after = (
+        F.interpolate(x.to(original), size=size, mode="bilinear") for x in (likely, before, after)
     )
     inside = region.to(original)
     left = _mean(after, inside) / _mean(before, inside).clamp(min=1e-6)
+    error = likely * (edited - typical).square() + (1 - likely) * (edited - original).square()
     signs = [
+        10 * error.flatten(1).mean(dim=1).clamp(min=1e-10).log10(),
         torch.where(inside.flatten(1).any(dim=1), left.clamp(0, 2), 1.0),
         _mean((edited - original).abs(), inside),
         _jump(edited, region) - _jump(original, region),
@@ -67,13 +75,13 @@ def edit_signs(
     return torch.stack(signs, dim=1)
 
 
-def edit_score(signs: Float[Tensor, "... 5"], settings: ScoreSettings) -> Float[Tensor, "..."]:
+def edit_score(signs: Float[Tensor, "... 6"], settings: ScoreSettings) -> Float[Tensor, "..."]:
     """Higher is better, in dB; only differences between edits of one image mean something."""
     return -(signs * signs.new_tensor(astuple(settings))).sum(dim=-1)
 
 
 def fit_score(
-    signs: Float[Tensor, "b n 5"], error: Float[Tensor, "b n"], ridge: float = 0.1
+    signs: Float[Tensor, "b n 6"], error: Float[Tensor, "b n"], ridge: float = 0.1
 ) -> ScoreSettings:
     """The weights that predict the exact error best, by least squares with a ridge.
 
