@@ -203,14 +203,16 @@ def bench_tune(
                 f"{how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}",
                 "edges": f"moved within {how.edges:g} latent pixels, threshold {how.threshold}: "
                 f"IoU {trial.score:.3f}",
-                "threshold": f"{how.threshold}: {trial.score:.2f} dB outside",
-                "softness": f"{how.softness:g}: {trial.score:.2f} dB outside",
+                "threshold": f"{how.threshold}, softness {how.softness:g}: {trial.score:.2f} dB "
+                "outside",
+                "soft": f"soft guidance {edit.guidance.soft}, threshold {how.threshold}, softness "
+                f"{how.softness:g}: {trial.score:.2f} dB outside",
                 "verdict": f"nothing below {how.verdict.nothing_below:.3g} at quantile "
                 f"{how.verdict.quantile:g}: wrong in {trial.score:.1%}",
             }.get(
                 trial.stage,
-                f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, soft "
-                f"{edit.guidance.soft}, {edit.steps} steps: {trial.score:.2f} dB inside",
+                f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} steps: "
+                f"{trial.score:.2f} dB inside",
             )
             err.print(f"{trial.stage:>9}  {words}", highlight=False)
     assert trial is not None

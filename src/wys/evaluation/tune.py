@@ -38,7 +38,6 @@ from wys.evaluation.looks import (
 )
 from wys.evaluation.verdict_study import fit_verdict
 from wys.image import resize
-from wys.masks import Mask
 from wys.relevance import (
     Normalisation,
     RelevanceMap,
@@ -64,16 +63,18 @@ IMAGE_SCALES = (1.0, 1.5)
 SOFT = (0.0,)
 STEPS = (4, 10, 20)
 WORTH_DB = 0.1
-"""More steps, or a guidance that costs more, have to gain at least this much."""
+"""More steps have to gain at least this much."""
 WORTH_IOU = 0.005
 """A map that costs more predictions has to gain at least this much."""
 ROOM_IOU = 0.03
 """So much of the best IoU may be given for a more local edit."""
-ROOM_DB = 0.3
+ROOM_DB = 0.4
 """And so much of the PSNR inside that the edit has without a mask."""
+WORTH_OUTSIDE_DB = 0.5
+"""Soft guidance costs a prediction more at every step, so it has to keep this much more outside."""
 
 Batch = tuple[tuple[str, ...], Pairs]
-Stage = Literal["map", "edges", "guidance", "steps", "threshold", "softness", "verdict"]
+Stage = Literal["map", "edges", "guidance", "steps", "threshold", "soft", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Trial:
     settings: EditorSettings
     score: float
     """Mean IoU for a map, PSNR in dB inside the exact mask for guidance and steps, outside it for
-    threshold and softness; the balanced error for the verdict."""
+    threshold (with softness) and soft guidance; the balanced error for the verdict."""
     done: int
     count: int
 
@@ -249,7 +250,7 @@ def tune(
     best, edits = yield from _tune_edit(
         editor, batches, cases.seed, best, values, truth, {first: looked}
     )
-    best = yield from _tune_threshold(batches, best, values, edits, truth)
+    best = yield from _tune_masking(editor, batches, cases.seed, best, values, edits, truth)
 
     kinds = [kind for _, pairs in batches for kind in pairs.kinds]
     absent = list(cases.absent(editor))
@@ -276,20 +277,16 @@ def _tune_edit(
     truth: Tensor,
     known: dict[EditSettings, list[PlainEdit]],
 ) -> Generator[Trial, None, tuple[EditorSettings, list[PlainEdit]]]:
-    """Guidance, each scale upwards for as long as it gains; soft guidance; then the steps."""
+    """Guidance, each scale upwards for as long as it gains; then the steps."""
     size = (truth.shape[-2], truth.shape[-1])
     mask = masks_of(values, start.relevance.threshold, size)
-    counts = [len(pairs.mask) for _, pairs in batches]
-    latent = [side // editor.latent_factor for side in editor.fit(size)]
-    coarse = F.interpolate(values, size=latent, mode="bilinear", antialias=True).split(counts)
     best, top = start, -torch.inf
     kept: list[PlainEdit] = []
 
     def attempt(stage: Stage, guidance: Guidance, steps: int, worth: float) -> tuple[Trial, bool]:
         nonlocal best, top, kept
         edit = replace(best.edit, guidance=guidance, steps=steps)
-        soft = coarse if guidance.soft is not None else None
-        edits = known.get(edit) or _edits(editor, batches, seed, edit, 0, soft)
+        edits = known.get(edit) or _edits(editor, batches, seed, edit)
         error = _error(batches, edits, mask, truth)
         score = error.psnr()
         score = -torch.inf if score is None else score
@@ -308,9 +305,6 @@ def _tune_edit(
             yield trial
             if not better:
                 break
-    for soft in SOFT:
-        trial, _ = attempt("guidance", replace(best.edit.guidance, soft=soft), STEPS[0], WORTH_DB)
-        yield trial
     for steps in STEPS[1:]:
         trial, better = attempt("steps", best.edit.guidance, steps, WORTH_DB)
         yield trial
@@ -320,54 +314,71 @@ def _tune_edit(
     return best, kept
 
 
-def _tune_threshold(
+def _tune_masking(
+    editor: Editor,
     batches: Sequence[Batch],
+    seed: int,
     start: EditorSettings,
     values: Tensor,
     edits: Sequence[PlainEdit],
     truth: Tensor,
 ) -> Generator[Trial, None, EditorSettings]:
-    """The level that keeps most outside, of those with nearly the best IoU and edit inside; then
-    the softness about it, by the same measure."""
+    """The threshold and the softness about it that keep most outside, of those with nearly the best
+    IoU and edit inside; then the same under soft guidance."""
     size = (truth.shape[-2], truth.shape[-1])
     levels = [level for level in THRESHOLDS if not isinstance(level, str)]
-    own = replace(start.relevance, softness=0.0)
-    hard = [replace(own, threshold=level) for level in dict.fromkeys([own.threshold, *levels])]
+    ways = [
+        replace(start.relevance, threshold=level, softness=softness)
+        for level in dict.fromkeys([start.relevance.threshold, *levels])
+        for softness in SOFTNESSES
+    ]
+    masks = [relevance_mask(values, size, how.threshold, how.softness) for how in ways]
+    ious = [float(metrics.iou(mask.at(size)[:, 0], truth).mean()) for mask in masks]
+    lowest = max(ious) - ROOM_IOU
+    good = [
+        (how, mask.alpha()[:, 0])
+        for how, mask, iou in zip(ways, masks, ious, strict=True)
+        if iou >= lowest
+    ]
 
-    def mask_at(how: RelevanceSettings) -> Mask:
-        return relevance_mask(values, size, how.threshold, how.softness)
-
-    def iou(how: RelevanceSettings) -> float:
-        return float(metrics.iou(mask_at(how).at(size)[:, 0], truth).mean())
-
-    def psnr(weight: Tensor, region: Tensor) -> float:
-        value = _error(batches, edits, weight, region).psnr()
+    def psnr(made: Sequence[PlainEdit], weight: Tensor, region: Tensor) -> float:
+        value = _error(batches, made, weight, region).psnr()
         return torch.inf if value is None else value
 
-    least = max(iou(how) for how in hard) - ROOM_IOU
-    unmasked = psnr(torch.ones_like(truth), truth)
-
     def most_outside(
-        stage: Stage, ways: Sequence[RelevanceSettings]
-    ) -> Generator[Trial, None, EditorSettings]:
-        good = [how for how in ways if iou(how) >= least]
-        weights = [mask_at(how).alpha()[:, 0] for how in good]
-        inside = [psnr(weight, truth) for weight in weights]
-        # Where none does as much as an edit without a mask, the one that does most has to serve.
-        enough = min(unmasked - ROOM_DB, max(inside))
-        best, top = start, -torch.inf
-        for done, (how, weight, in_region) in enumerate(zip(good, weights, inside, strict=True), 1):
-            settings = replace(start, relevance=how)
-            outside = psnr(weight, ~truth)
-            if in_region >= enough and outside > top:
-                best, top = settings, outside
+        stage: Stage, edit: EditSettings, made: Sequence[PlainEdit], least: float
+    ) -> Generator[Trial, None, Trial]:
+        """The best trial of an edit, of those that do at least so much inside."""
+        best = Trial(stage, start, -torch.inf, len(good), len(good))
+        for done, (how, weight) in enumerate(good, 1):
+            settings, outside = replace(start, relevance=how, edit=edit), psnr(made, weight, ~truth)
             yield Trial(stage, settings, outside, done, len(good))
-        yield Trial(stage, best, float(top), len(good), len(good))
+            if outside > best.score and psnr(made, weight, truth) >= least:
+                best = replace(best, settings=settings, score=outside)
+        yield best
         return best
 
-    best = yield from most_outside("threshold", hard)
-    soft = [replace(best.relevance, softness=softness) for softness in SOFTNESSES]
-    return (yield from most_outside("softness", soft))
+    # Where none does as much as an edit without a mask, the one that does most has to serve.
+    most = max(psnr(edits, weight, truth) for _, weight in good)
+    enough = min(psnr(edits, torch.ones_like(truth), truth) - ROOM_DB, most)
+    best = yield from most_outside("threshold", start.edit, edits, enough)
+    for scale in SOFT:
+        edit = replace(start.edit, guidance=replace(start.edit.guidance, soft=scale))
+        coarse = _at_latent_size(editor, values, size, batches)
+        made = _edits(editor, batches, seed, edit, 0, coarse)
+        rival = yield from most_outside("soft", edit, made, enough)
+        if rival.score >= best.score + WORTH_OUTSIDE_DB:
+            best = rival
+    return best.settings
+
+
+def _at_latent_size(
+    editor: Editor, values: Tensor, size: tuple[int, int], batches: Sequence[Batch]
+) -> tuple[Tensor, ...]:
+    """Maps R as soft guidance takes them, batch by batch."""
+    latent = [side // editor.latent_factor for side in editor.fit(size)]
+    coarse = F.interpolate(values, size=latent, mode="bilinear", antialias=True)
+    return coarse.split([len(pairs.mask) for _, pairs in batches])
 
 
 def _edits(
