@@ -107,6 +107,7 @@ def test_the_story_of_an_edit(wys: Wys, photo: Path, tmp_path: Path, capsys) -> 
     assert record["instruction"] == "make the ball red" and record["seed"] == 0
     assert {"torch", "diffusers", "wys"} <= set(record["versions"])
     assert record["seconds"]["total"] >= record["seconds"]["edit"] > 0
+    assert record["peak_mb"] > 50
 
     assert wys("edit", photo, "make the ball red", *arguments[2:], "--out", tmp_path / "again") == 0
     for name in ("edited.png", "mask.png", "relevance.png", "sheet.png"):

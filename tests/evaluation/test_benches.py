@@ -1,7 +1,6 @@
 """The benches on a few small cases, with a tiny random editor."""
 
 import json
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from wys.evaluation import image_bench as bench
 from wys.evaluation.floor import best_rate, operations
 from wys.evaluation.metrics import grounding
 from wys.evaluation.scores import named_objects, score
-from wys.evaluation.speed_bench import PeakMemory, SpeedSettings, jobs, speed_bench
+from wys.evaluation.speed_bench import SpeedSettings, jobs, speed_bench
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
 from wys.evaluation.tune import SOFTNESSES
 from wys.image_edit import edit_image, relevance_map
@@ -189,27 +188,6 @@ def test_operations_are_those_that_one_counts_by_hand() -> None:
     assert operations(convolve) == 2 * 2 * 8 * 8 * 5 * 3 * 9
     assert operations(lambda: torch.zeros(4, 6) @ torch.zeros(6, 7)) == 2 * 4 * 6 * 7
     assert best_rate(torch.device("cpu"), torch.float32, tries=1) > 1e8
-
-
-def test_peak_memory_is_the_highest_reading() -> None:
-    readings = iter([100, 300, 200])
-    all_read = threading.Event()
-
-    def resident() -> int:
-        megabytes = next(readings, None)
-        if megabytes is None:
-            all_read.set()
-        return (megabytes or 50) * 2**20
-
-    with PeakMemory(torch.device("cpu"), resident) as memory:
-        assert all_read.wait(30)
-    assert memory.megabytes == 300
-
-
-def test_peak_memory_reads_this_process() -> None:
-    with PeakMemory(torch.device("cpu")) as memory:
-        pass
-    assert memory.megabytes > 50  # python and torch alone take more
 
 
 def test_bench_commands_write_their_rows(

@@ -131,6 +131,7 @@ def _run(
     clock = Clock.started()
     from wys.apps.progress import err
     from wys.apps.results import load_map, result_folder, with_threshold
+    from wys.evaluation.peak_memory import PeakMemory
     from wys.image import read_mask
     from wys.image_edit import relevance_map
     from wys.masks import Mask
@@ -146,30 +147,31 @@ def _run(
         settings = how.settings(editor)
         settings = settings if guide is None else guide.settings(settings)
         original = picture.over_white()
-        if made is None and not _reads_map_on_the_way(settings, guide, drawn):
-            with err.status("looking for what the instruction changes"):
-                made = relevance_map(
-                    editor,
-                    original,
-                    instruction,
-                    settings.relevance,
-                    seed=how.seed,
-                    edit=settings.edit,
+        with PeakMemory(editor.device) as memory:
+            if made is None and not _reads_map_on_the_way(settings, guide, drawn):
+                with err.status("looking for what the instruction changes"):
+                    made = relevance_map(
+                        editor,
+                        original,
+                        instruction,
+                        settings.relevance,
+                        seed=how.seed,
+                        edit=settings.edit,
+                    )
+            elif made is not None and made.instructions != (instruction,):
+                warnings.warn(
+                    f'{map_path} was made for the instruction "{made.instructions[0]}".',
+                    WysWarning,
+                    stacklevel=2,
                 )
-        elif made is not None and made.instructions != (instruction,):
-            warnings.warn(
-                f'{map_path} was made for the instruction "{made.instructions[0]}".',
-                WysWarning,
-                stacklevel=2,
-            )
-        made = None if made is None else with_threshold(made, how.threshold)
-        clock.lap("relevance")
-        result, chosen = None, None
-        if guide is not None:
-            task = _Task(editor, original, instruction, settings, how.seed, guide, region)
-            result, chosen = task.auto(made) if guide.auto else (task.edit(made, drawn), None)
-            made = result.relevance
-            clock.lap("edit")
+            made = None if made is None else with_threshold(made, how.threshold)
+            clock.lap("relevance")
+            result, chosen = None, None
+            if guide is not None:
+                task = _Task(editor, original, instruction, settings, how.seed, guide, region)
+                result, chosen = task.auto(made) if guide.auto else (task.edit(made, drawn), None)
+                made = result.relevance
+                clock.lap("edit")
         assert made is not None
         if result is not None:
             mask = result.mask
@@ -193,6 +195,7 @@ def _run(
             record["auto"] = chosen
         if guide is not None:
             record |= {"negative": guide.negative, "zoom": guide.zoom, "force": guide.force}
+        record["peak_mb"] = round(memory.megabytes)
         write_run(folder, picture, made, mask, result, record, clock)
     _tell(made, mask, result, out)
 

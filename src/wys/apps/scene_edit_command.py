@@ -101,7 +101,7 @@ def edit(
 def _run(job: EditJob) -> float:
     """Goes through the steps of an edit with a bar; the most memory in use, in MB."""
     from wys.apps.progress import progress_of_kinds
-    from wys.evaluation.speed_bench import PeakMemory
+    from wys.evaluation.peak_memory import PeakMemory
 
     kinds = {"relevance": "maps", "field": "relevance", "edit": "photographs", "fit": "field"}
     with (

@@ -126,7 +126,7 @@ def _fit(folder: SceneFolder, device: torch.device) -> SceneFolder:
     import torch
 
     from wys.apps.progress import Saving, progress
-    from wys.evaluation.speed_bench import PeakMemory
+    from wys.evaluation.peak_memory import PeakMemory
     from wys.nerf.fitting import Fitter
     from wys.nerf.fitting import fit as fit_steps
     from wys.scene_folder import FIT_SHEET

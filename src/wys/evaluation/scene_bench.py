@@ -38,8 +38,8 @@ from wys.evaluation.clip_metrics import direction_consistency
 from wys.evaluation.curves import leakage
 from wys.evaluation.journal import Journal
 from wys.evaluation.judges import NO_JUDGES, Judges
+from wys.evaluation.peak_memory import PeakMemory
 from wys.evaluation.scene_scores import SceneScore, case_name, rows_of, scene_score, warp_error
-from wys.evaluation.speed_bench import PeakMemory
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit
 from wys.nerf.layering import Look

@@ -18,14 +18,12 @@ same run; `share_of_floor` is that over what it took, 1 where nothing was wasted
 from __future__ import annotations
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
@@ -33,6 +31,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
 from wys.evaluation.floor import best_rate, operations
+from wys.evaluation.peak_memory import PeakMemory
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
 from wys.image import resize
 from wys.image_edit import ImageEdit, edit_image, relevance_map
@@ -77,42 +76,6 @@ class SpeedStep:
     count: int
     rows: list[dict[str, Any]] | None = None
     """The rows of the bench, on the last step only."""
-
-
-class PeakMemory:
-    """The most memory in use while the context is open, in MB.
-
-    On CUDA what torch has allocated; elsewhere the process's resident memory, looked at every five
-    milliseconds.
-    """
-
-    def __init__(self, device: torch.device, resident: Callable[[], int] | None = None) -> None:
-        """Watches `device`; `resident` tells the process's memory in bytes, psutil's by default."""
-        self.device = device
-        self._resident = resident or (lambda: psutil.Process().memory_info().rss)
-        self.megabytes = 0.0
-        self._over = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> PeakMemory:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.device.type == "cuda":
-            self.megabytes = torch.cuda.max_memory_allocated(self.device) / 2**20
-        else:
-            self._over.set()
-            self._watcher.join()
-
-    def _watch(self) -> None:
-        while True:
-            self.megabytes = max(self.megabytes, self._resident() / 2**20)
-            if self._over.wait(0.005):
-                return
 
 
 def timed(job: Callable[[], object], device: torch.device) -> tuple[float, float]:

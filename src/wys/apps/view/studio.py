@@ -30,7 +30,7 @@ from wys.camera import Camera
 from wys.diffusion.editor import Editor
 from wys.diffusion.loading import find_device
 from wys.errors import WysError
-from wys.evaluation.speed_bench import PeakMemory
+from wys.evaluation.peak_memory import PeakMemory
 from wys.image import heat_map
 from wys.nerf.region import Region
 from wys.scene_edit import NOTHING, SceneEditStep, locate, verdict_of
