@@ -10,16 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionInstructPix2PixPipeline
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel
 
 import wys
+from wys.diffusion.full_size import save_full_size
 from wys.errors import WysError
 
 RESNET = [
@@ -98,64 +93,6 @@ def save_single_file(pipeline: Any, path: Path) -> None:
         inner = name.removeprefix("text_model.")
         tensors[f"cond_stage_model.transformer.text_model.{inner}"] = value
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-
-
-def save_full_size(directory: Path, tokenizer: Any) -> int:
-    """Saves the pipeline in fp16 and gives the number of its parameters."""
-    torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=64,
-        in_channels=8,
-        out_channels=4,
-        block_out_channels=(320, 640, 1280, 1280),
-        layers_per_block=2,
-        attention_head_dim=8,
-        cross_attention_dim=768,
-    ).half()
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        sample_size=512,
-        scaling_factor=0.18215,
-    ).half()
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=49408,
-            hidden_size=768,
-            intermediate_size=3072,
-            num_hidden_layers=12,
-            num_attention_heads=12,
-            max_position_embeddings=77,
-            projection_dim=768,
-            # The tokenizer is small: its end token is not the last of the table.
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    ).half()
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
-    pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipeline.save_pretrained(directory, safe_serialization=True)
-    return sum(p.numel() for part in (unet, vae, text_encoder) for p in part.parameters())
 
 
 @pytest.fixture(scope="module")
