@@ -355,7 +355,8 @@ def _tune_masking(
             yield Trial(stage, settings, outside, done, len(good))
             if outside > best.score and psnr(made, weight, truth) >= least:
                 best = replace(best, settings=settings, score=outside)
-        yield best
+        if best.score > -torch.inf:
+            yield best
         return best
 
     # Where none does as much as an edit without a mask, the one that does most has to serve.

@@ -1,0 +1,54 @@
+"""The mean of two editors by hand, and what is refused."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import wys
+from wys.errors import WysError
+from wys.store import read_metadata, read_tensors, write_tensors
+from wys.training.average import average
+
+
+def changed(editor: Path, copy: Path, by: float) -> Path:
+    """A copy of an editor whose text encoder and head have other weights."""
+    shutil.copytree(editor, copy)
+    for path in (copy / "text_encoder" / "model.safetensors", copy / "relevance_head.safetensors"):
+        tensors = {name: value + by for name, value in read_tensors(path).items()}
+        write_tensors(path, tensors, read_metadata(path))
+    return copy
+
+
+def changed_with_head(editor: Path, copy: Path, head: dict[str, torch.Tensor]) -> Path:
+    """A copy of an editor that has a relevance head."""
+    shutil.copytree(editor, copy)
+    write_tensors(copy / "relevance_head.safetensors", head)
+    return copy
+
+
+def test_the_mean_lies_between_and_loads(editor_directory: Path, tmp_path: Path) -> None:
+    head = {"weight": torch.ones(1, 16, 3, 3), "bias": torch.zeros(1)}
+    first = changed_with_head(editor_directory, tmp_path / "first", head)
+    other = changed(first, tmp_path / "other", 0.5)
+    average([first, other], tmp_path / "mean")
+    for name in ("text_encoder/model.safetensors", "relevance_head.safetensors"):
+        tensors, before = read_tensors(tmp_path / "mean" / name), read_tensors(first / name)
+        for key, value in tensors.items():
+            assert torch.allclose(value, before[key] + 0.25, atol=1e-6)
+    same = "unet/diffusion_pytorch_model.safetensors"
+    for key, value in read_tensors(tmp_path / "mean" / same).items():
+        assert torch.equal(value, read_tensors(first / same)[key])
+    assert wys.Editor.load(str(tmp_path / "mean")).native_size > 0
+
+
+def test_one_editor_and_unlike_ones_are_refused(editor_directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(WysError, match="two editors"):
+        average([editor_directory], tmp_path / "mean")
+    head = {"weight": torch.ones(1, 16, 3, 3), "bias": torch.zeros(1)}
+    first = changed_with_head(editor_directory, tmp_path / "first", head)
+    other = changed_with_head(editor_directory, tmp_path / "other", {"bias": torch.zeros(1)})
+    with pytest.raises(WysError, match="relevance_head"):
+        average([first, other], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
