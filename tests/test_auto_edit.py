@@ -130,3 +130,6 @@ def test_fitting_recovers_the_weights_and_ignores_each_images_level() -> None:
     assert astuple(found) == pytest.approx(astuple(truth), abs=5e-3)
     constant = torch.cat([signs[..., :5], torch.ones(6, 12, 1)], dim=-1)
     assert fit_score(constant, level.expand(6, 12)).disagreement == 0
+    # Held by a heavy ridge they stay what they are without a fit.
+    stiff = fit_score(signs, level - edit_score(signs, truth), ridge=1e9)
+    assert astuple(stiff) == pytest.approx(astuple(ScoreSettings()), abs=1e-3)

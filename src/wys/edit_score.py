@@ -81,12 +81,13 @@ def edit_score(signs: Float[Tensor, "... 6"], settings: ScoreSettings) -> Float[
 
 
 def fit_score(
-    signs: Float[Tensor, "b n 6"], error: Float[Tensor, "b n"], ridge: float = 0.1
+    signs: Float[Tensor, "b n 6"], error: Float[Tensor, "b n"], ridge: float = 1.0
 ) -> ScoreSettings:
     """The weights that predict the exact error best, by least squares with a ridge.
 
     Signs and errors are taken as deviations from their mean over the n edits of each image: the
-    score has to tell the edits of one image apart, and need not know which image is hard.
+    score has to tell the edits of one image apart, and need not know which image is hard. The ridge
+    draws the weights to those without a fit, so that a few images cannot overrule them.
 
     Args:
         error: the exact error of each edit, in dB.
@@ -97,7 +98,8 @@ def fit_score(
     scale = x.square().mean(dim=0).sqrt()
     x = x / scale.clamp(min=1e-9)
     gram = x.T @ x / len(x) + ridge * torch.eye(x.shape[1], dtype=x.dtype)
-    weights = torch.linalg.solve(gram, x.T @ y / len(x)) / scale.clamp(min=1e-9)
+    prior = x.new_tensor(astuple(ScoreSettings())) * scale
+    weights = torch.linalg.solve(gram, x.T @ y / len(x) + ridge * prior) / scale.clamp(min=1e-9)
     weights = torch.where(scale > 1e-9, weights, 0.0)
     return ScoreSettings(*(round(float(weight), 3) for weight in weights))
 
