@@ -138,6 +138,7 @@ def edits(visit: Visit, editors: Editors, wish: Wish) -> Iterator[Progress]:
     """
     from wys.apps.image_commands import Clock
     from wys.apps.results import with_threshold
+    from wys.evaluation.peak_memory import PeakMemory
     from wys.image_edit import edit_steps
 
     wish.check()
@@ -163,25 +164,26 @@ def edits(visit: Visit, editors: Editors, wish: Wish) -> Iterator[Progress]:
             zoom=wish.guide.zoom,
             seed=seed,
         )
-        for step in steps:
-            total = step.count * wish.variants
-            if step.result is None:
-                yield Progress(variant * step.count + step.index, total, visit)
-            elif not step.result.edited[0]:
-                raise WysError(
-                    "the mask is empty, so the image was left as it is; lower the threshold or "
-                    "paint a region."
-                    if asked
-                    else "there is nothing to edit, so the image was left as it is; paint a region "
-                    "or tick 'edit anyway' in the settings."
-                )
-            else:
-                clock.lap("edit")
-                visit = visit.with_outcome(
-                    _outcome(
-                        visit, editors, wish, replace(seen, relevance=made), step.result, clock
+        result: ImageEdit | None = None
+        with PeakMemory(editor.device) as memory:
+            for step in steps:
+                total, result = step.count * wish.variants, step.result
+                if result is None:
+                    yield Progress(variant * step.count + step.index, total, visit)
+                elif not result.edited[0]:
+                    raise WysError(
+                        "the mask is empty, so the image was left as it is; lower the threshold "
+                        "or paint a region."
+                        if asked
+                        else "there is nothing to edit, so the image was left as it is; paint a "
+                        "region or tick 'edit anyway' in the settings."
                     )
-                )
+        clock.lap("edit")
+        assert result is not None
+        found = replace(seen, relevance=made)
+        visit = visit.with_outcome(
+            _outcome(visit, editors, wish, found, result, clock, memory.megabytes)
+        )
         yield Progress((variant + 1) * total // wish.variants, total, visit)
 
 
@@ -192,7 +194,13 @@ def _given(visit: Visit) -> Given:
 
 
 def _outcome(
-    visit: Visit, editors: Editors, wish: Wish, seen: Look, result: ImageEdit, clock: Clock
+    visit: Visit,
+    editors: Editors,
+    wish: Wish,
+    seen: Look,
+    result: ImageEdit,
+    clock: Clock,
+    peak_mb: float,
 ) -> Outcome:
     """Writes the files of a run, those of `wys edit`, and the copies that the page shows."""
     from wys.apps import results
@@ -235,6 +243,7 @@ def _outcome(
         "negative": wish.guide.negative,
         "zoom": wish.guide.zoom,
         "force": wish.guide.force,
+        "peak_mb": round(peak_mb),
     }
     write_run(folder, given.picture, seen.relevance, result.mask, result, record, clock)
     shutil.copyfile(given.path, folder / given.path.name)
