@@ -10,27 +10,19 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
 )
 
+from wys.diffusion.full_size import SCHEDULER
 from wys.diffusion.schedule import Schedule, levels, pairs
 from wys.errors import WysError
 
-STABLE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "clip_sample": False,
-    "set_alpha_to_one": False,
-    "steps_offset": 1,
-}
-
 
 def schedule(**changes: object) -> Schedule:
-    return Schedule.from_config(DDIMScheduler(**{**STABLE, **changes}).config)
+    return Schedule.from_config(DDIMScheduler(**{**SCHEDULER, **changes}).config)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 3, 20, 30, 1000])
 def test_full_timesteps_are_diffusers(spacing: str, steps: int) -> None:
-    theirs = DDIMScheduler(**STABLE, timestep_spacing=spacing)
+    theirs = DDIMScheduler(**SCHEDULER, timestep_spacing=spacing)
     theirs.set_timesteps(steps)
     ours = schedule(timestep_spacing=spacing)
     assert ours.timesteps(steps) == theirs.timesteps.tolist()
@@ -58,7 +50,7 @@ def test_partial_timesteps_begin_where_asked_and_fall(start: float) -> None:
 @pytest.mark.parametrize("to_one", [False, True])
 def test_a_step_is_diffusers_step(prediction: str, clip: bool, to_one: bool) -> None:
     changes = {"prediction_type": prediction, "clip_sample": clip, "set_alpha_to_one": to_one}
-    theirs = DDIMScheduler(**{**STABLE, **changes})
+    theirs = DDIMScheduler(**{**SCHEDULER, **changes})
     ours = schedule(**changes)
     theirs.set_timesteps(20)
     generator = torch.Generator().manual_seed(0)
@@ -89,7 +81,7 @@ def test_v_and_clean_predictions_stand_for_the_same_noise() -> None:
 
 
 def test_noising_matches_diffusers_and_ends_clean() -> None:
-    ours, theirs = schedule(), DDIMScheduler(**STABLE)
+    ours, theirs = schedule(), DDIMScheduler(**SCHEDULER)
     z0, noise = torch.randn(2, 3, 4, 8, 8)
     t = torch.tensor([1, 400, 999])
     assert torch.allclose(ours.add_noise(z0, noise, t), theirs.add_noise(z0, noise, t), atol=1e-6)
@@ -112,7 +104,7 @@ def test_zero_terminal_snr_stays_finite() -> None:
 
 
 def test_any_discrete_solver_gives_its_schedule() -> None:
-    betas = {k: STABLE[k] for k in ("beta_start", "beta_end", "beta_schedule", "steps_offset")}
+    betas = {k: SCHEDULER[k] for k in ("beta_start", "beta_end", "beta_schedule", "steps_offset")}
     ours = Schedule.from_config(EulerAncestralDiscreteScheduler(**betas).config)
     assert ours.clip is None
     assert ours.timesteps(20)[0] == 951
@@ -128,4 +120,4 @@ def test_other_schedules_are_refused() -> None:
             }
         )
     with pytest.raises(WysError, match="prediction type"):
-        Schedule.from_config({**STABLE, "prediction_type": "flow"})
+        Schedule.from_config({**SCHEDULER, "prediction_type": "flow"})

@@ -9,7 +9,7 @@ import torch
 import wys
 from wys.errors import WysError
 from wys.store import read_metadata, read_tensors, write_tensors
-from wys.training.average import average
+from wys.training.average import average, main
 
 
 def changed(editor: Path, copy: Path, by: float) -> Path:
@@ -52,3 +52,21 @@ def test_one_editor_and_unlike_ones_are_refused(editor_directory: Path, tmp_path
     with pytest.raises(WysError, match="relevance_head"):
         average([first, other], tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
+
+
+def test_editors_without_a_head_are_averaged_too(editor_directory: Path, tmp_path: Path) -> None:
+    average([editor_directory, editor_directory], tmp_path / "mean")
+    assert not (tmp_path / "mean" / "relevance_head.safetensors").exists()
+    name = "text_encoder/model.safetensors"
+    for key, value in read_tensors(tmp_path / "mean" / name).items():
+        assert torch.equal(value, read_tensors(editor_directory / name)[key])
+
+
+def test_the_command_refuses_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("sys.argv", ["average", "--editors", "one", "--out", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("wys: a mean is of two editors")

@@ -1,7 +1,7 @@
 """The mean of several editors' weights.
 
-Editors of which one was trained on from the other lie in one valley of the loss: their mean reads
-more sentences rightly than either does, at the cost of neither (Wortsman et al. 2022, Model soups).
+Editors of which one was trained on from the other often lie in one valley of the loss, and their
+mean can be better than either (Wortsman et al. 2022, Model soups): measure it before it is used.
 
     python -m wys.training.average --editors FIRST SECOND --out DIR
 """
@@ -9,6 +9,7 @@ more sentences rightly than either does, at the cost of neither (Wortsman et al.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ def average(editors: Sequence[Path], out: Path) -> None:
 
 
 def _weights(part: Path) -> list[Path]:
-    return [part] if part.suffix else list(part.glob("*.safetensors"))
+    """The files of a part; none where an editor lacks it, as many lack the head."""
+    return [part] if part.is_file() else list(part.glob("*.safetensors"))
 
 
 def _mean(parts: Sequence[Mapping[str, Tensor]], name: Path) -> dict[str, Tensor]:
@@ -69,7 +71,11 @@ class Average:
 def main() -> None:
     """Command line."""
     chosen = tyro.cli(Average)
-    average(chosen.editors, chosen.out)
+    try:
+        average(chosen.editors, chosen.out)
+    except WysError as error:
+        print(f"wys: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":
