@@ -65,12 +65,24 @@ def test_numbers_and_memory_options(editor_directory: Path, images: torch.Tensor
     assert Editor.load(str(editor_directory)).unet.dtype == torch.float32
 
 
+def test_another_size_to_edit_at(editor_directory: Path, images: torch.Tensor) -> None:
+    loaded = Editor.load(str(editor_directory), edit_size=64)
+    assert loaded.native_size == 64
+    edit = wys.edit_image(loaded, images, "make it red", wys.EditSettings(steps=1), force=True)
+    assert edit.image.shape == images.shape
+    assert edit.relevance is not None
+    assert tuple(edit.relevance.raw.shape[-2:]) == tuple(
+        side // loaded.latent_factor for side in loaded.fit((images.shape[-2], images.shape[-1]))
+    )
+
+
 def test_refusals_of_options(editor_directory: Path) -> None:
     assert "offloading" in refused(editor_directory, offload="model")
     assert "device warp" in refused(editor_directory, device="warp")
     assert "dtype int8" in refused(editor_directory, dtype="int8")
     assert "has no option speed" in refused(editor_directory, speed=3)
     assert "max_batch" in refused(editor_directory, max_batch=0)
+    assert "16 pixels or more" in refused(editor_directory, edit_size=8)
     if not torch.cuda.is_available():
         assert "no device cuda" in refused(editor_directory, device="cuda")
 

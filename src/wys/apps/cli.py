@@ -226,7 +226,8 @@ def run(command: Command, arguments: list[str]) -> int:
         if not isinstance(error, torch.OutOfMemoryError):
             raise
         print(
-            "wys: the device is out of memory; try --dtype fp16, --offload model or --vae-tiling.",
+            "wys: the device is out of memory; try --dtype fp16, a smaller --edit-size, --offload "
+            "model or --vae-tiling.",
             file=sys.stderr,
         )
         return 2

@@ -4,7 +4,7 @@ Only safetensors weights are read and no code of a checkpoint is run.
 """
 
 import importlib.resources
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PIPELINE = StableDiffusionInstructPix2PixPipeline.__name__
 HEAD = "relevance_head.safetensors"
 SETTINGS = "wys.json"
+LEAST_SIZE = 16
+"""Pixels below which nobody edits an image."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class EditorOptions:
     """Compute attention in slices."""
     max_batch: int | None = None
     """Most predictions run through the network at once; None: all that are needed."""
+    edit_size: int | None = None
+    """The longer side of the images as they are edited, in pixels; None: the editor's own."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,10 @@ def load(name: str, options: EditorOptions) -> Loaded:
             kind, or the device or an option does not fit.
     """
     device = find_device(options.device)
+    if options.edit_size is not None and options.edit_size < LEAST_SIZE:
+        raise WysError(
+            f"images are edited at {LEAST_SIZE} pixels or more, not at {options.edit_size}."
+        )
     if options.dtype not in ("auto", *DTYPES):
         raise WysError(f"the dtype {options.dtype} is unknown; use auto, fp32, fp16 or bf16.")
     automatic = "fp16" if device.type == "cuda" else "fp32"
@@ -104,6 +112,8 @@ def load(name: str, options: EditorOptions) -> Loaded:
                 f"there is no editor {name}; give builtin, a pipeline directory, a .safetensors "
                 "file or a hub id (owner/name)."
             )
+        if options.edit_size is not None:
+            settings = replace(settings, size=options.edit_size)
         return Loaded(_place(pipeline, device, options), device, settings, head)
     except WysError:
         raise
