@@ -20,7 +20,7 @@ from wys.masks import Box
 class WindowSettings:
     """How large the window is. Lengths are fractions."""
 
-    margin: float = 0.25
+    margin: float = 0.15
     """Context on every side, as a share of the mask's longer side; at least two latent pixels,
     since a mask is finer in pixels and the autoencoder sees its neighbours."""
     least: float = 0.25

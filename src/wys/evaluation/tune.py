@@ -72,6 +72,8 @@ ROOM_DB = 0.4
 """And so much of the PSNR inside that the edit has without a mask."""
 WORTH_OUTSIDE_DB = 0.5
 """Soft guidance costs a prediction more at every step, so it has to keep this much more outside."""
+VERDICT_CASES = 3
+"""The verdict is fitted to so many times the cases."""
 
 Batch = tuple[tuple[str, ...], Pairs]
 Stage = Literal["map", "edges", "guidance", "steps", "threshold", "soft", "verdict"]
@@ -252,11 +254,11 @@ def tune(
     )
     best = yield from _tune_masking(editor, batches, cases.seed, best, values, edits, truth)
 
-    kinds = [kind for _, pairs in batches for kind in pairs.kinds]
-    absent = list(cases.absent(editor))
-    raws = [*way.raws, *(raw_of(editor, batch, cases.seed, best) for batch in absent)]
-    kinds += [kind for _, pairs in absent for kind in pairs.kinds]
-    raw = torch.cat(raws)
+    # A limit lies among the few weakest maps, so that it takes many cases to place it.
+    more = replace(cases, cases=VERDICT_CASES * cases.cases)
+    judged = [*more.batches(editor), *more.absent(editor)]
+    raw = torch.cat([raw_of(editor, batch, cases.seed, best) for batch in judged])
+    kinds = [kind for _, pairs in judged for kind in pairs.kinds]
     size = (truth.shape[-2], truth.shape[-1])
     made = RelevanceMap(raw, raw, None, ("",) * len(raw), size, best.relevance)
     verdict = fit_verdict(made, kinds)
