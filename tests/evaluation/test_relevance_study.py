@@ -97,9 +97,19 @@ def test_the_command_writes_rows_of_every_study(
         "threshold",
         "verdict",
         "guidance",
+        "economy",
         "score",
         "auto",
     }
+    economy = [row for row in rows if row["study"] == "economy"]
+    assert economy[0]["cost"] == 1
+    assert [row["cost"] < 1 for row in economy if row["variant"].endswith("steps")] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert all(row["cost"] <= 1 for row in economy if row["variant"].startswith("window"))
     named = {row["variant"]: row for row in rows if row["study"] == "auto"}
     best = named["best candidate"]["psnr"]
     assert best >= max(named["auto"]["psnr"], named["fixed settings"]["psnr"]) - 1e-9

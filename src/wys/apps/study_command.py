@@ -29,7 +29,7 @@ def bench_relevance(
     batch: int = 9,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
-    """Compare maps, thresholds, verdicts, soft guidance and automatic choices.
+    """Compare maps, thresholds, verdicts, soft guidance, cheaper edits and automatic choices.
 
     Args:
         cases: Number of cases to measure; the kinds of edit take turns.
@@ -38,7 +38,7 @@ def bench_relevance(
         json: Write the rows to this file.
         choose_cases: Other cases, of the validation split, on which things are chosen.
         auto_cases: Cases of either for 'auto', which makes many edits of each.
-        studies: Only these (map, verdict, guidance, auto); all if none is given.
+        studies: Only these (map, verdict, guidance, economy, auto); all if none is given.
         settings: Write a wys.json with the weights of the score that were found.
         world: What the scenes are drawn from.
         size: Side of the images; the editor's own if not given.

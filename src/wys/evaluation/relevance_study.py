@@ -8,7 +8,8 @@ rows are measured on others. Rows share the keys "study" and "variant":
     edges          edges moved to those of the image, each at its best single threshold
     threshold      the rules that find a threshold for each map, beside the single one
     verdict        shares of wrong verdicts, with the editor's own limits and with fitted ones
-    guidance       soft guidance beside hard, with the mask and without
+    guidance       soft guidance beside hard, with the mask and without (`edit_variants.py`)
+    economy        edits of fewer and of more steps, and in windows
     score          how well signs that need no truth tell the error (`edit_study.py`)
     auto           what choosing by the score gains
 """
@@ -23,15 +24,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.settings import EditorSettings
 from wys.edit_score import ScoreSettings
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
+from wys.evaluation.edit_variants import economy_rows, guidance_rows
 from wys.evaluation.looks import enlarged, plain_edit, raw_of
-from wys.evaluation.scores import join, named_objects, score
+from wys.evaluation.scores import named_objects
 from wys.evaluation.tune import (
     FIRST_STEPS,
     Batch,
@@ -43,16 +44,12 @@ from wys.evaluation.tune import (
     ways_of,
 )
 from wys.evaluation.verdict_study import fit_verdict, verdict_errors
-from wys.image_edit import edit_image, relevance_map
-from wys.masks import Mask
 from wys.relevance import Normalisation, RelevanceMap, RelevanceSettings, relevance_values
 from wys.thresholds import RULES, Threshold
 
-Study = Literal["map", "verdict", "guidance", "auto"]
+Study = Literal["map", "verdict", "guidance", "economy", "auto"]
 STUDIES: tuple[Study, ...] = get_args(Study)
 """What can be asked for: `map` with normalisations and thresholds, `auto` with the score."""
-STRONG = 2.0
-"""Soft guidance is also tried at so many times the editor's own scale of the instruction."""
 
 Row = dict[str, Any]
 
@@ -150,6 +147,10 @@ def relevance_study(
         yield StudyStep(done, count, list(rows), settings)
     if "guidance" in studies:
         rows += guidance_rows(editor, measure)
+        done += 1
+        yield StudyStep(done, count, list(rows), settings)
+    if "economy" in studies:
+        rows += economy_rows(editor, measure)
         done += 1
         yield StudyStep(done, count, list(rows), settings)
     if "auto" in studies:
@@ -259,50 +260,6 @@ def verdict_rows(
                     "whole_error": errors.whole,
                 }
             )
-    return rows
-
-
-def guidance_rows(editor: Editor, cases: Cases) -> list[Row]:
-    """Hard and soft guidance, at the editor's own scale and at a stronger one."""
-    own = editor.settings.edit.guidance
-    strong = replace(own, text=own.text * STRONG)
-    variants: list[tuple[str, Guidance, bool]] = []
-    for guidance in (own, strong):
-        name = f"text {guidance.text:g}, image {guidance.image:g}"
-        variants.append((f"{name}, hard, mask", replace(guidance, soft=None), True))
-        variants.append((f"{name}, soft 0, mask", replace(guidance, soft=0.0), True))
-        if guidance.text != 1:
-            variants.append((f"{name}, soft 1, mask", replace(guidance, soft=1.0), True))
-        if guidance is own:
-            variants.append((f"{name}, hard, no mask", replace(guidance, soft=None), False))
-            variants.append((f"{name}, soft 0, no mask", replace(guidance, soft=0.0), False))
-    parts: dict[str, list[Any]] = {name: [] for name, _, _ in variants}
-    for items, pairs in cases.batches(editor):
-        made = relevance_map(editor, pairs.before, pairs.instructions, seed=cases.seed, items=items)
-        everywhere = Mask.from_image(torch.ones_like(pairs.mask)[:, None], made.image_size)
-        for name, guidance, masked in variants:
-            edit = edit_image(
-                editor,
-                pairs.before,
-                pairs.instructions,
-                replace(editor.settings.edit, guidance=guidance),
-                relevance=made,
-                mask=made.mask() if masked else everywhere,
-                seed=cases.seed,
-                items=items,
-            )
-            parts[name].append(score(pairs, edit.image, 0.0))
-    rows = []
-    for name, scores in parts.items():
-        row = join(scores).row(name, "all")
-        rows.append(
-            {
-                "study": "guidance",
-                "variant": name,
-                "psnr_inside": row["psnr_inside"],
-                "psnr_outside": row["psnr_outside"],
-            }
-        )
     return rows
 
 
