@@ -61,10 +61,11 @@ def guidance_rows(editor: Editor, cases: Cases) -> list[Row]:
 def economy_rows(editor: Editor, cases: Cases) -> list[Row]:
     """The editor's own edit of the whole image, and what costs less or more than that."""
     own = replace(editor.settings.edit, window=None)
-    variants = {f"{own.steps} steps": Variant(own)}
-    for factor in STEPS:
+    variants: dict[str, Variant] = {}
+    for factor in (1.0, *STEPS):
         steps = max(1, round(own.steps * factor))
-        variants[f"{steps} steps"] = Variant(replace(own, steps=steps))
+        name = "1 step" if steps == 1 else f"{steps} steps"
+        variants[name] = Variant(replace(own, steps=steps))
     for margin in MARGINS:
         window = WindowSettings(margin=margin)
         variants[f"window, margin {margin:g}"] = Variant(replace(own, window=window))

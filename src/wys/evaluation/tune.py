@@ -61,7 +61,8 @@ SOFTNESSES = (0.0, 0.1, 0.15, 0.2, 0.25)
 TEXT_SCALES = (1.0, 1.5, 2.0, 3.0)
 IMAGE_SCALES = (1.0, 1.5)
 SOFT = (0.0,)
-STEPS = (4, 10, 20)
+STEPS = (2, 4, 10, 20)
+"""One step alone would give the mean of all that the instruction might mean, a blur."""
 WORTH_DB = 0.1
 """More steps have to gain at least this much."""
 WORTH_IOU = 0.005
