@@ -29,7 +29,7 @@ def bench_relevance(
     batch: int = 9,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
-    """Compare maps, thresholds, verdicts, soft guidance, cheaper edits and automatic choices.
+    """Compare maps, verdicts, soft guidance, cheaper edits and automatic choices.
 
     Args:
         cases: Number of cases to measure; the kinds of edit take turns.
