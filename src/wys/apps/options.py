@@ -75,9 +75,8 @@ class EditorOptions:
     """Compute attention in slices."""
     max_batch: Annotated[int | None, optional("N")] = None
     """Most predictions run through the network at once."""
-    edit_size: Annotated[int | None, optional("PIXELS")] = None
-    """Longer side of the images as they are edited; the editor's own if not given. Less
-    takes less memory and time, more shows the editor finer detail."""
+    edit_size: Annotated[int | None, own("PIXELS")] = None
+    """Longer side of the images as they are edited: less takes less memory and time."""
 
     def load(self) -> Editor:
         """Loads the editor; raises WysError where that is not possible."""
