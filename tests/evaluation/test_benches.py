@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,12 +17,14 @@ from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, read_settings
 from wys.errors import WysError
 from wys.evaluation import image_bench as bench
+from wys.evaluation import tune as tune_module
+from wys.evaluation.cases import Cases
 from wys.evaluation.floor import best_rate, operations
 from wys.evaluation.metrics import grounding
 from wys.evaluation.scores import named_objects, score
 from wys.evaluation.speed_bench import SpeedSettings, jobs, speed_bench
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
-from wys.evaluation.tune import SOFTNESSES
+from wys.evaluation.tune import SOFTNESSES, Way
 from wys.image_edit import edit_image, relevance_map
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
@@ -229,6 +232,22 @@ def test_tuning_writes_settings_that_load(
     assert settings.edit.guidance.text in (1.5, 3.0) and settings.edit.steps in (1, 2)
     assert settings.size == 32 and settings.relevance.first_steps == 0
     assert settings.relevance.softness in SOFTNESSES
+
+
+def test_a_tuned_edit_has_more_steps_than_its_map_is_read_off(
+    editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = tune_module.ways_of
+
+    def last_of_the_first_steps(*known: Any) -> list[Way]:
+        return [way for way in every(*known) if way.settings.first_steps == 2][:1]
+
+    monkeypatch.setattr(tune_module, "ways_of", last_of_the_first_steps)
+    monkeypatch.setattr(tune_module, "LEVELS", ((0.8,),))
+    monkeypatch.setattr(tune_module, "TEXT_SCALES", (1.5,))
+    monkeypatch.setattr(tune_module, "STEPS", (2, 3))
+    *_, last = tune_module.tune(editor, Cases(2, size=32))
+    assert last.settings.relevance.first_steps == 2 and last.settings.edit.steps == 3
 
 
 @pytest.mark.parametrize(

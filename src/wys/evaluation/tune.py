@@ -226,7 +226,7 @@ def tune(
     truth = torch.cat([pairs.mask for _, pairs in batches])
     best = replace(editor.settings, size=editor.native_size)
     guidance = Guidance(TEXT_SCALES[0], IMAGE_SCALES[0])
-    first = replace(best.edit, guidance=guidance, steps=max(STEPS[0], max(FIRST_STEPS) + 1))
+    first = replace(best.edit, guidance=guidance, steps=max(FIRST_STEPS) + 1)
     looked = _edits(editor, batches, cases.seed, first, max(FIRST_STEPS))
     ways = ways_of(editor, batches, cases.seed, looked)
     ways = [way for way in ways if not (before and way.settings.first_steps)]
@@ -250,9 +250,7 @@ def tune(
     yield Trial("edges", best, iou, len(EDGES), len(EDGES))
 
     values = relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
-    best, edits = yield from _tune_edit(
-        editor, batches, cases.seed, best, values, truth, {first: looked}
-    )
+    best, edits = yield from _tune_edit(editor, batches, cases.seed, best, values, truth)
     best = yield from _tune_masking(editor, batches, cases.seed, best, values, edits, truth)
 
     # A limit lies among the few weakest maps, so that it takes many cases to place it.
@@ -278,18 +276,21 @@ def _tune_edit(
     start: EditorSettings,
     values: Tensor,
     truth: Tensor,
-    known: dict[EditSettings, list[PlainEdit]],
 ) -> Generator[Trial, None, tuple[EditorSettings, list[PlainEdit]]]:
-    """Guidance, each scale upwards for as long as it gains; then the steps."""
+    """Guidance, each scale upwards for as long as it gains; then the steps.
+
+    An edit has more steps than its map is read off.
+    """
     size = (truth.shape[-2], truth.shape[-1])
     mask = masks_of(values, start.relevance.threshold, size)
     best, top = start, -torch.inf
+    fewest, *more = [steps for steps in STEPS if steps > start.relevance.first_steps]
     kept: list[PlainEdit] = []
 
     def attempt(stage: Stage, guidance: Guidance, steps: int, worth: float) -> tuple[Trial, bool]:
         nonlocal best, top, kept
         edit = replace(best.edit, guidance=guidance, steps=steps)
-        edits = known.get(edit) or _edits(editor, batches, seed, edit)
+        edits = _edits(editor, batches, seed, edit)
         error = _error(batches, edits, mask, truth)
         score = error.psnr()
         score = -torch.inf if score is None else score
@@ -303,12 +304,12 @@ def _tune_edit(
         for scale in scales:
             base = best.edit.guidance if top > -torch.inf else Guidance(scale, IMAGE_SCALES[0])
             trial, better = attempt(
-                "guidance", replace(base, soft=None, **{axis: scale}), STEPS[0], 0.0
+                "guidance", replace(base, soft=None, **{axis: scale}), fewest, 0.0
             )
             yield trial
             if not better:
                 break
-    for steps in STEPS[1:]:
+    for steps in more:
         trial, better = attempt("steps", best.edit.guidance, steps, WORTH_DB)
         yield trial
         if not better:
