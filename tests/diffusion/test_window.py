@@ -49,6 +49,12 @@ def test_a_mask_of_a_tenth_asks_for_a_quarter() -> None:
         assert box.size == (size // 2, size // 2)
 
 
+def test_context_is_rounded_to_whole_latents() -> None:
+    # 15 % of 21 is 3 on every side: 27, and 28 is the next multiple of 4.
+    (box,) = windows(square(21, 21, 21, 21, 64), 4, WindowSettings())
+    assert box.size == (28, 28)
+
+
 def test_what_is_large_empty_or_not_asked_for_is_the_whole() -> None:
     assert windows(square(4, 4, 20, 20), 4, WindowSettings()) == [WHOLE]
     assert windows(square(4, 4, 0, 0), 4, WindowSettings()) == [WHOLE]

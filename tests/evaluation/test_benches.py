@@ -165,6 +165,17 @@ def test_speed_rows(editor: Editor) -> None:
     assert floor["window 2 %"] < floor["window 30 %"] <= floor["window 100 %"]
 
 
+def test_some_rows_are_timed_alone(editor: Editor) -> None:
+    few = SpeedSettings(size=32, steps=1, repeats=1, rows=("window 10 %", "diffusers"))
+    *_, last = speed_bench(editor, few)
+    assert last.rows is not None and last.done == last.count == 4
+    (row,) = last.rows
+    assert row["name"] == "window 10 %"
+    assert row["ratio_to_diffusers"] > 0 and row["ratio_to_published"] is None
+    with pytest.raises(WysError, match="nothing named 'window 11 %' to time; relevance, edit"):
+        jobs(editor, replace(few, rows=("window 11 %",)))
+
+
 def test_scenes_are_timed_where_they_are_asked_for(
     editor: Editor, small_field: FieldSettings
 ) -> None:

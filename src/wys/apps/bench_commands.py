@@ -128,6 +128,7 @@ def bench_speed(
     repeats: int = 5,
     seed: int = 0,
     scenes: Flag = False,
+    rows: Annotated[tuple[str, ...] | None, optional("NAME...")] = None,
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -139,21 +140,22 @@ def bench_speed(
         repeats: Turns of each job; the median counts.
         seed: Seed of the images and the noise.
         scenes: Time also the fit of a small scene, and an edit of it.
+        rows: Time these only, by their names in the table ("window 10 %" edit).
     """
     from wys.apps.progress import progress
     from wys.evaluation.speed_bench import SpeedSettings, speed_bench
     from wys.evaluation.speed_scenes import SceneJobSettings
 
     scene = SceneJobSettings() if scenes else None
-    settings = SpeedSettings(size, steps, repeats, seed, scene)
+    settings = SpeedSettings(size, steps, repeats, seed, scene, rows or ())
     result.check()
     loaded = load_editor(editor)
-    rows: list[dict[str, Any]] = []
+    timed: list[dict[str, Any]] = []
     with progress("timing") as advance:
         for step in speed_bench(loaded, settings):
             advance(step.done, step.count)
-            rows = step.rows or rows
-    result.write(rows, f"Speed of {editor.editor}", f"on {loaded.device}, {steps} steps")
+            timed = step.rows or timed
+    result.write(timed, f"Speed of {editor.editor}", f"on {loaded.device}, {steps} steps")
 
 
 def bench_tune(

@@ -89,7 +89,7 @@ def _window(mask: Bool[Tensor, "h w"], unit: int, settings: WindowSettings | Non
         return whole
     rows, columns = mask.any(dim=1).nonzero()[:, 0], mask.any(dim=0).nonzero()[:, 0]
     spans = [(int(cells.min()), int(cells.max()) + 1) for cells in (rows, columns)]
-    margin = max(2, math.ceil(settings.margin * max(last - first for first, last in spans)))
+    margin = max(2, round(settings.margin * max(last - first for first, last in spans)))
     sides = []
     for (first, last), limit in zip(spans, (height, width), strict=True):
         side = max(last - first + 2 * margin, math.ceil(settings.least * limit))

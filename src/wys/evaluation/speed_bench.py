@@ -62,6 +62,9 @@ class SpeedSettings:
     """Seed of the images and the noise."""
     scenes: SceneJobSettings | None = None
     """What is done to a scene; None: nothing."""
+    rows: tuple[str, ...] = ()
+    """The rows that are timed, by their names; none: all of them, and what they are compared with.
+    With some of them named a ratio is left out where its other job is not run."""
 
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.steps < 1:
@@ -138,7 +141,10 @@ def jobs(editor: Editor, settings: SpeedSettings) -> dict[str, Callable[[], obje
     }
     if settings.scenes is not None:
         tasks |= scene_jobs(editor, settings.scenes, seed)
-    return tasks
+    for name in settings.rows:
+        if name not in tasks:
+            raise WysError(f"there is nothing named {name!r} to time; {', '.join(tasks)} there is.")
+    return {name: job for name, job in tasks.items() if not settings.rows or name in settings.rows}
 
 
 def centred(share: float, side: int) -> Box:
@@ -178,21 +184,25 @@ def speed_bench(editor: Editor, settings: SpeedSettings) -> Iterator[SpeedStep]:
     for name in tasks:
         if name in OTHERS:
             continue
-        images = BATCH if name == f"edit {BATCH} images" else 1
-        theirs = median["published relevance" if name == "relevance" else "published edit"]
-        scene = name.startswith("scene")
+        published = "published relevance" if name == "relevance" else "published edit"
         floor = work[name] / rate
         rows.append(
             {
                 "name": name,
                 "seconds": median[name],
-                "ratio_to_diffusers": None
-                if scene
-                else median[name] / median["diffusers"] / images,
-                "ratio_to_published": None if scene else median[name] / theirs / images,
+                "ratio_to_diffusers": _ratio(median, name, "diffusers"),
+                "ratio_to_published": _ratio(median, name, published),
                 "peak_mb": max(peaks[name]),
                 "floor": floor,
                 "share_of_floor": floor / median[name],
             }
         )
     yield SpeedStep(done, count, rows)
+
+
+def _ratio(median: dict[str, float], name: str, other: str) -> float | None:
+    """Our seconds for an image over theirs; a scene has no such other."""
+    if name.startswith("scene") or other not in median:
+        return None
+    images = BATCH if name == f"edit {BATCH} images" else 1
+    return median[name] / images / median[other]
