@@ -11,20 +11,7 @@ from wys.training.folder import VALIDATION_EVERY, Folder, square
 from wys.training.triplets import DataSettings, find_shards, generate
 
 
-def write_folder(folder, count=24, size=(40, 56)):
-    lines = []
-    for i in range(count):
-        before = torch.full((3, *size), i / count)
-        after = before.clone()
-        after[0, :, 28:] = 1.0
-        write_image(folder / f"{i}a.png", before)
-        write_image(folder / f"{i}b.png", after)
-        lines.append({"before": f"{i}a.png", "after": f"{i}b.png", "instruction": f"paint {i}"})
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    return lines
-
-
-def test_reads_scales_and_holds_out(tmp_path):
+def test_reads_scales_and_holds_out(tmp_path, write_folder):
     write_folder(tmp_path)
     source = Folder(tmp_path)
     held_out = -(-24 // VALIDATION_EVERY)
@@ -37,7 +24,7 @@ def test_reads_scales_and_holds_out(tmp_path):
     assert batch.mask[:, :, 17:].all() and not batch.mask[:, :, :15].any()
 
 
-def test_makes_shards_without_labels(tmp_path):
+def test_makes_shards_without_labels(tmp_path, write_folder):
     write_folder(tmp_path / "own")
     settings = DataSettings(size=16, large_size=32, shard=8)
     generate(Folder(tmp_path / "own"), settings, tmp_path / "data", workers=0)
@@ -47,7 +34,7 @@ def test_makes_shards_without_labels(tmp_path):
     assert shards[0].images(torch.tensor([0]), "after").shape == (1, 3, 16, 16)
 
 
-def test_a_given_mask_is_used(tmp_path):
+def test_a_given_mask_is_used(tmp_path, write_folder):
     lines = write_folder(tmp_path)
     mask = torch.zeros(1, 40, 56)
     mask[:, :20] = 1
@@ -76,7 +63,7 @@ def test_square_keeps_the_centre(size):
         ('{"before": "no.png", "after": "0b.png", "instruction": "x"}', "does not exist"),
     ],
 )
-def test_a_wrong_line_is_named(tmp_path, text, words):
+def test_a_wrong_line_is_named(tmp_path, text, words, write_folder):
     lines = write_folder(tmp_path, count=2)
     (tmp_path / "metadata.jsonl").write_text(json.dumps(lines[0]) + "\n" + text)
     with pytest.raises(WysError, match=r"metadata\.jsonl, line 2") as error:
@@ -85,7 +72,7 @@ def test_a_wrong_line_is_named(tmp_path, text, words):
     assert str(error.value).count("\n") == 0
 
 
-def test_a_missing_list_or_a_pair_of_two_sizes_is_named(tmp_path):
+def test_a_missing_list_or_a_pair_of_two_sizes_is_named(tmp_path, write_folder):
     with pytest.raises(WysError, match=r"metadata\.jsonl"):
         Folder(tmp_path).count("train", 32)
     write_folder(tmp_path, count=3)

@@ -10,6 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from wys.errors import WysError
+from wys.training.parallel import launch
+
 PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
@@ -40,6 +43,22 @@ def test_processes_end_with_a_parent_that_was_killed_in_the_background(tmp_path:
         parent.send_signal(signal.SIGKILL)
         parent.wait()
     wait_until(lambda: not any(child.is_running() for child in children), 20)
+
+
+def refuse(accelerator, words: str) -> None:
+    raise WysError(f"{words} {accelerator.num_processes}")
+
+
+def test_a_sentence_of_a_process_is_that_of_all(tmp_path: Path) -> None:
+    with pytest.raises(WysError, match=r"^what is missing 2$"):
+        launch(
+            refuse,
+            2,
+            args=("what is missing",),
+            device="cpu",
+            precision="no",
+            cache=tmp_path / "cache",
+        )
 
 
 def wait_until(condition, seconds: float) -> None:

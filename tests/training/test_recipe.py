@@ -127,6 +127,30 @@ def test_a_stage_without_its_data_says_so(tmp_path):
         train(TOY, tmp_path, stages=("autoencoder",), **OPTIONS)
 
 
+def test_ones_own_triplets_are_learnt(tmp_path, write_folder):
+    write_folder(tmp_path / "own", size=(48, 60))
+    train(TOY, tmp_path / "run", data=tmp_path / "own", **OPTIONS)
+    entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert entries[-1]["images"] == 24 and entries[-1]["change"] > 0
+    assert "the folder own" in (tmp_path / "run/editor/README.md").read_text()
+    assert StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "run/editor")
+    with pytest.raises(WysError, match="another source"):
+        train(TOY, tmp_path / "run", **OPTIONS)
+
+
+def test_what_is_missing_is_said_before_the_work(trained, tmp_path):
+    for options, words in (
+        ({"device": "cuda"}, "cuda is not available"),
+        ({"processes": 3}, "3 processes cannot share batches of 4 images; take from 1 to 2"),
+        ({"start": trained / "nowhere"}, "no folder unet"),
+    ):
+        if options.get("device") == "cuda" and torch.cuda.is_available():
+            continue
+        with pytest.raises(WysError, match=words):
+            train(TOY, tmp_path / "run", **{**OPTIONS, **options})
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_editor_is_trained_further(trained, tmp_path):
     """Its tokenizer and autoencoder stay, its weights are where training begins."""
     editor = trained / "editor"

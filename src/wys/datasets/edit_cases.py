@@ -136,7 +136,10 @@ def read_metadata_lines(folder: Path, needed: Sequence[str] = ()) -> list[EditCa
             f"{folder} has no {METADATA}: one line of JSON for each triplet, with {words} and "
             f'"{needed[-1]}".'
         )
-    lines = metadata.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = metadata.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise WysError(f"{metadata} is not UTF-8 text; save it as that.") from error
     cases = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -329,7 +329,7 @@ def label_losses(
     """
     change, target, shape, material, colour, *after = labels.split(LABELS, dim=1)
     factor = batch.changed.shape[-1] // labels.shape[-1]
-    changed, coverage = (F.avg_pool2d(v, factor) for v in (batch.changed, batch.coverage))
+    changed = F.avg_pool2d(batch.changed, factor)
     both = given.has_text & given.has_image
     parts = {
         "change": _mean_of(balanced_bce(change, changed), both),
@@ -337,6 +337,7 @@ def label_losses(
     }
     if not batch.labelled:
         return parts
+    coverage = F.avg_pool2d(batch.coverage, factor)
     slots = torch.arange(coverage.shape[1], device=labels.device)
     is_target = (batch.target[:, None] == slots + 1)[..., None, None]
     silhouette = (coverage * is_target).sum(1, keepdim=True)

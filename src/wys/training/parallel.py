@@ -38,9 +38,14 @@ def accelerator(device: str, precision: str) -> Accelerator:
         device: "cpu", or "cuda" for the GPU of this process.
         precision: "no" (float32), "bf16" or "fp16", of the automatic mixed precision.
     """
-    if device != "cpu" and not torch.cuda.is_available():
-        raise WysError(f"the device {device} is not available; choose --device cpu.")
+    check_device(device)
     return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def check_device(device: str) -> None:
+    """Raises WysError where there is no such device."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise WysError(f"the device {device} is not available; train on a CPU.")
 
 
 def launch(
@@ -58,6 +63,9 @@ def launch(
 
     Args:
         cache: folder for compiled kernels, which the next start takes over.
+
+    Raises:
+        WysError: one of the processes raised it.
     """
     if processes == 1:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache.resolve())
@@ -75,8 +83,15 @@ def launch(
     }
     before = dict(os.environ)
     os.environ.update(environment)
+    sentences = torch.multiprocessing.get_context("spawn").SimpleQueue()
     try:
-        torch.multiprocessing.spawn(_child, (function, device, precision, args), nprocs=processes)
+        torch.multiprocessing.spawn(
+            _child, (function, device, precision, args, sentences), nprocs=processes
+        )
+    except torch.multiprocessing.ProcessRaisedException:
+        if sentences.empty():
+            raise
+        raise WysError(sentences.get()) from None
     finally:
         os.environ.clear()
         os.environ.update(before)
@@ -102,12 +117,17 @@ def _child(
     device: str,
     precision: str,
     args: tuple[Any, ...],
+    sentences: Any,
 ) -> None:
     os.environ.update({"RANK": str(rank), "LOCAL_RANK": str(rank)})
     _end_with(multiprocessing.parent_process())
     if device == "cpu":
         torch.set_num_threads(1)
-    function(accelerator(device, precision), *args)
+    try:
+        function(accelerator(device, precision), *args)
+    except WysError as error:
+        sentences.put(str(error))
+        raise
     torch.distributed.destroy_process_group()
 
 
@@ -120,5 +140,7 @@ def compiled(module: nn.Module, enabled: bool) -> Callable[..., Any]:
     if not enabled:
         return module
     if not torch.cuda.is_available() and shutil.which("g++") is None:
-        raise WysError("compiling needs the C++ compiler g++; install it or train --no-compile.")
+        raise WysError(
+            "compiling needs the C++ compiler g++; install it or train without --compile."
+        )
     return torch.compile(module)

@@ -6,6 +6,7 @@ started again with the same command.
 
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from wys.diffusion.conditioning import Guidance
 from wys.diffusion.loading import SETTINGS
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, settings_as_json
+from wys.errors import WysError
 from wys.relevance import RelevanceSettings
 from wys.store import write_json
 from wys.training.autoencoder import (
@@ -32,7 +34,7 @@ from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
 from wys.training.learner import OptimiserSettings
-from wys.training.parallel import launch
+from wys.training.parallel import check_device, launch
 from wys.training.progress import meter
 from wys.training.sheets import draw_curves
 from wys.training.tokenizer import build_tokenizer, save_tokenizer
@@ -108,8 +110,9 @@ def train(
         start: an editor of the same recipe to train further: its tokenizer and autoencoder stay.
 
     Raises:
-        WysError: a stage lacks what an earlier one makes.
+        WysError: a stage lacks what an earlier one makes, or the machine what training needs.
     """
+    check_ready(recipe, device, processes, start)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
     record(out, recipe, device, processes, data)
@@ -150,6 +153,26 @@ def train(
         curves("denoiser", "loss", "validation_edit", "change_iou", "grounding_head")
     if "export" in stages:
         export(recipe, out, out / "editor", start)
+
+
+def check_ready(recipe: Recipe, device: str, processes: int, start: Path | None) -> None:
+    """Says before hours of work what would end them: device, packages, processes, `start`.
+
+    Raises:
+        WysError: something is missing.
+    """
+    check_device(device)
+    if find_spec("matplotlib") is None:
+        raise WysError("training draws its curves by matplotlib; pip install 'wys[train]'.")
+    smallest = min(recipe.autoencoder.batch, *(phase.batch for phase in recipe.denoiser.phases))
+    if not 1 <= processes <= smallest // 2:
+        raise WysError(
+            f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
+            f"{smallest // 2}."
+        )
+    for part in ("unet", "text_encoder", "tokenizer", "vae"):
+        if start is not None and not (start / part).is_dir():
+            raise WysError(f"{start} is no editor to train further: it has no folder {part}.")
 
 
 def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) -> AutoencoderKL:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
-from wys.store import read_metadata, read_tensors, write_json, write_tensors
+from wys.store import read_json, read_metadata, read_tensors, write_json, write_tensors
 from wys.tabletop.edits import KINDS, Kind
 from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import Pairs, make_pairs
@@ -91,6 +91,10 @@ class Source(Protocol):
     def labelled(self) -> bool:
         """Whether object ids, targets and classes are known."""
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this source's triplets from those of others, as JSON."""
+
     def count(self, split: Split, size: int) -> int:
         """How many triplets of a split there are at a size."""
 
@@ -107,6 +111,12 @@ class Tabletop:
     @property
     def labelled(self) -> bool:
         return True
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Without counts and kinds: a larger count, of other kinds, adds to what there is."""
+        names = ("size", "large_size", "edits_per_scene", "look", "seed")
+        return {"world": {name: getattr(self.settings, name) for name in names}}
 
     @property
     def edits_per_scene(self) -> int:
@@ -247,17 +257,24 @@ def generate(
 ) -> None:
     """Makes all shards that are missing, in `workers` processes (0: in this one).
 
-    `folder/index.json`, written first, tells how many triplets there will be.
+    `folder/index.json`, written first, tells how many triplets there will be, and of what.
 
     Args:
         report: called with the triplets that exist and that there will be.
 
     Raises:
-        WysError: a worker failed.
+        WysError: a worker failed, or the folder holds triplets of another source.
     """
     shards = plan(source, settings)
     total = sum(shard.count for shard in shards)
-    write_json(folder / "index.json", {"triplets": total, "labelled": source.labelled})
+    origin = {"source": source.identity, "shard": settings.shard}
+    index = folder / "index.json"
+    if index.exists() and any(read_json(index).get(key) != origin[key] for key in origin):
+        raise WysError(
+            f"{folder} holds triplets of another source, or of other settings; train in another "
+            "folder."
+        )
+    write_json(index, {"triplets": total, "labelled": source.labelled, **origin})
     missing = [shard for shard in shards if not shard.path(folder).exists()]
 
     def done() -> int:
