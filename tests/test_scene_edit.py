@@ -18,7 +18,7 @@ from wys.nerf.region import Region, RegionSettings
 from wys.nerf.rendering import render
 from wys.nerf.scene import Scene
 from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings, normalise
-from wys.scene_edit import NOTHING, SceneEditStep, edit_scene, normalise_across, scene_relevance
+from wys.scene_edit import SceneEditStep, edit_scene, normalise_across, scene_relevance
 from wys.scene_plan import plan
 from wys.scene_settings import IN2N, OWN, PAPER, PER_FRAME, PRESETS, SceneEditSettings
 from wys.scene_state import SceneEditState
@@ -275,7 +275,7 @@ def test_a_state_of_another_scene_is_refused(views: ViewSet, scene: Scene) -> No
 
 def test_nothing_to_edit_is_said(idle: Editor, views: ViewSet, scene: Scene) -> None:
     step = last(run(idle, views, scene))
-    assert step.phase == "done" and step.message == NOTHING
+    assert step.phase == "done" and "no view shows" in (step.message or "")
     assert step.state.views.edits == (None,) * len(views)
 
 

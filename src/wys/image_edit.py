@@ -207,8 +207,12 @@ def _as_map(
     image_size: tuple[int, int],
     settings: RelevanceSettings,
 ) -> RelevanceMap:
-    """D to the map R of the images as they are `shown` to the editor."""
-    values = relevance_values(raw, settings, shown.to(raw.device))
+    """D to the map R of the images as they are `shown` to the editor, on the CPU.
+
+    There a map that was just made and one that was read from a file are the same thing.
+    """
+    raw, spread = raw.cpu(), None if spread is None else spread.cpu()
+    values = relevance_values(raw, settings, shown.cpu())
     return RelevanceMap(values, raw, spread, tuple(instructions), image_size, settings)
 
 
@@ -331,7 +335,7 @@ def edit_steps(
             boxes[chosen[0]] = part.box
         soft = None
         if relevance is not None:
-            soft = relevance.select(chosen).at(view.told.latent_size, part.box)
+            soft = relevance.select(chosen).at(view.told.latent_size, part.box).to(view.told.z0)
         resume = (first, begun.latents[chosen]) if begun is not None and first else None
         for latents, edited in edit_masked(
             editor, view, own_noise, settings, relevance=soft, resume=resume

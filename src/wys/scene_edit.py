@@ -161,8 +161,8 @@ def locate(
     Args:
         state: with the maps that are known already; those are not made again.
         fitting: how the relevance field learns; None takes its defaults.
-        force: seek a place also where all views say that there is nothing to edit. Otherwise the
-            region is then empty.
+        force: seek a place also where all views say that there is nothing to edit, or do not agree
+            on a place. Otherwise the region is then empty.
     """
     count = len(state.views)
     for i, found in scene_relevance(
@@ -188,7 +188,9 @@ def locate(
         voting = settings.voting
         if voting.rival is None:
             voting = replace(voting, rival=editor.settings.rival)
-        state = replace(state, region=agreed_region(values, state.views, how, voting))
+        region = agreed_region(values, state.views, how, voting)
+        # Forced, an edit goes by the relevance field where views do not agree on a place.
+        state = replace(state, region=None if force and region.is_empty else region)
     taught = state.scene.with_relevance(seed)
     for step in fit_relevance(taught, state.views, fitting or RelevanceFitSettings(), seed=seed):
         if step.iteration == step.count:
@@ -217,7 +219,8 @@ def edit_scene(
         views: the photographs as that shows them, without edits of this one.
         fitting: how the field learns; None takes its defaults. The loss is L1 (section 4.3).
         seed: decides all noise, the order of views and the rays.
-        force: edit also where all views say that there is nothing to edit.
+        force: edit also where all views say that there is nothing to edit, or do not agree on a
+            place; the relevance field then decides.
         resume: the state of an earlier step of the same edit.
 
     Raises:
@@ -234,12 +237,15 @@ def edit_scene(
             editor, state, instruction, settings, fitting=relevance_fitting, seed=seed, force=force
         ):
             state = found.state
-            if not force and state.region is not None and state.region.is_empty:
-                yield SceneEditStep("done", 0, 0, state, message=NOTHING)
-                return
+            if state.region is not None and state.region.is_empty:
+                break
             yield found
     elif not located:
         state = replace(state, scene=state.scene.with_relevance(seed))
+    if state.region is not None and state.region.is_empty:
+        verdict = verdict_of([each for each in state.maps if each is not None])
+        yield SceneEditStep("done", 0, 0, state, message=no_place(verdict, state.region))
+        return
 
     # The photographs and the field take turns.
     turns = plan(len(views), settings, seed)
@@ -248,7 +254,8 @@ def edit_scene(
         fitter.restore(dict(state.fitter))
     eyes = _Eyes(look, state, settings)
     firsts: dict[int, Tensor] = {}
-    watchdog = Watchdog(settings.watch)
+    # Later edits are made of a field that follows already: what they change tells less.
+    watchdog = Watchdog(settings.watch if state.position == 0 else 0)
     images = state.views.images
     steps = sum(turn.view is None for turn in turns)
     for position in range(state.position, len(turns)):
@@ -294,8 +301,13 @@ def edit_scene(
     yield SceneEditStep("done", len(turns), len(turns), state)
 
 
-NOTHING = "nothing to edit: no view shows what the instruction is about."
-"""What is said where all views agree that there is nothing to do."""
+def no_place(verdict: Verdict, region: Region | None) -> str | None:
+    """Why there is no place to edit; None where there is one."""
+    if verdict == "nothing to edit":
+        return "Nothing to edit: no view shows what the instruction is about."
+    if region is not None and region.is_empty:
+        return "No place to edit: some views mark something, but too few agree on where it stands."
+    return None
 
 
 def edit_view(

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from wys.errors import WysError
 from wys.nerf.region import Region
 from wys.scene_folder import SceneFolder
+from wys.scene_layer import Layer
 from wys.store import locked
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -51,6 +53,8 @@ def test_an_interrupted_edit_goes_on_exactly(
     refused(wys("edit", cut, "remove it", *options, "--resume"), capsys, "another instruction")
     code = wys("edit", cut, "make the ball red", *options, "--seed", "5", "--resume")
     refused(code, capsys, "another seed")
+    code = wys("edit", cut, "make the ball red", *options, "--edit-size", "64", "--resume")
+    refused(code, capsys, "another editor")
 
     calls.clear()
     with monkeypatch.context() as patch:
@@ -111,8 +115,6 @@ def test_an_edit_that_is_given_up_leaves_the_scene_as_it_is(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from wys.errors import WysError
-
     def given_up(*_: object, **__: object) -> torch.Tensor:
         raise WysError("the scene does not take the edits up; raise --every.")
 
@@ -120,6 +122,59 @@ def test_an_edit_that_is_given_up_leaves_the_scene_as_it_is(
     before = contents(scene)
     refused(wys("edit", scene, "make the ball red", *wys.edit), capsys, "take the edits up")
     assert contents(scene) == before
+
+
+def test_a_full_disk_leaves_the_last_state(
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    saved, save = [], Layer.save_state
+
+    def full(self: Layer, *arguments: Any) -> None:
+        if saved:
+            raise WysError("cannot write state.safetensors: No space left on device; make room.")
+        saved.append(save(self, *arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.apps.progress.Saving.due", lambda self: True)
+        patch.setattr(Layer, "save_state", full)
+        refused(wys("edit", scene, "make the ball red", *wys.edit), capsys, "No space left")
+    begun = SceneFolder.open(scene).unfinished
+    assert begun is not None and begun.state() is not None
+    assert wys("edit", scene, "make the ball red", *wys.edit, "--resume") == 0
+
+
+def test_views_that_do_not_agree_on_a_place(
+    contents: Contents,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is edited; forced, the relevance field says where."""
+    nowhere = Region(torch.zeros(24, 24, 24, dtype=torch.bool), 1.25)
+    monkeypatch.setattr("wys.scene_edit.verdict_of", lambda maps: "local")
+    monkeypatch.setattr("wys.scene_edit.agreed_region", lambda *_: nowhere)
+    before = contents(scene)
+    options = [word for word in wys.edit if word != "--force"]
+    assert wys("edit", scene, "make the ball red", *options) == 0
+    assert "too few agree on where it stands" in capsys.readouterr().out
+    assert contents(scene) == before
+    assert wys("edit", scene, "make the ball red", *wys.edit, "--threshold", "0.0") == 0
+    top = SceneFolder.open(scene).top
+    assert top is not None and top.record["result"]["share_in_mask"] == 1
+
+
+@pytest.mark.parametrize("film", [1, -3])
+def test_a_film_that_cannot_be_is_refused_at_once(
+    refused: Refused, wys: Wys, scene: Path, capsys: pytest.CaptureFixture[str], film: int
+) -> None:
+    code = wys("edit", scene, "make the ball red", *wys.edit, "--film", str(film))
+    refused(code, capsys, "--film is at least 2 pictures, or 0")
+    assert SceneFolder.open(scene).unfinished is None
 
 
 def test_two_processes_do_not_change_one_scene(

@@ -19,6 +19,7 @@ from wys.apps.scene_results import (
 )
 from wys.camera import Camera, intrinsics_from_fov, look_at
 from wys.errors import WysError
+from wys.nerf.rendering import Rendering
 
 
 @given(st.integers(0, 500), st.integers(2, 12))
@@ -80,7 +81,10 @@ def test_surface_points_lie_where_the_camera_unprojects_them() -> None:
     opacity = torch.ones_like(distance)
     opacity[0, 0, 0] = 0.2
     colours = torch.rand(2, 3, 4, 6, generator=draw)
-    points, rgb = surface_points(list(distance), list(opacity), list(colours), cameras)
+    # What lets a tenth of the light through tells of depth in the same proportion.
+    opacity[1] = 0.9
+    shown = [Rendering(colours[i], opacity[i] * distance[i], opacity[i], None) for i in range(2)]
+    points, rgb = surface_points(shown, cameras)
     assert len(points) == 2 * 24 - 6
     torch.testing.assert_close(points, expected.reshape(-1, 3)[6:], atol=1e-5, rtol=1e-5)
     assert torch.equal(rgb[-1], colours[1, :, 3, 5])

@@ -1,18 +1,25 @@
 """Regions: what the votes of views carve out, and what a camera sees of it."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wys.camera import Camera, intrinsics_from_fov, look_at
+from wys.nerf.field import FieldSettings
 from wys.nerf.region import (
     Region,
     RegionSettings,
     connected_parts,
+    region_mask,
     strongest_parts,
     vote_region,
     votes,
 )
+from wys.nerf.scene import Scene
+from wys.views import Background
 
 
 def ring(count: int, size: int = 48) -> Camera:
@@ -174,6 +181,20 @@ def test_first_hit_agrees_with_the_closed_form() -> None:
     both = (hit < torch.inf) & (exact < torch.inf)
     assert both.sum() > 0.95 * (exact < torch.inf).sum()
     assert (hit - exact)[both].abs().median() < 0.03
+
+
+@pytest.mark.parametrize(("background", "unbounded"), [("white", False), ("scene", True)])
+def test_a_region_is_seen_where_nothing_stands(
+    small_field: FieldSettings, background: Background, unbounded: bool
+) -> None:
+    """An empty scene hides no region, be its sky far away or white; chunks do not matter."""
+    thin = replace(small_field, initial=-20.0)
+    scene = Scene.create(thin, 0, unbounded=unbounded, background=background)
+    camera = ring(1)[0]
+    region = ball_region(0.4, torch.zeros(3))
+    mask = region_mask(scene, region, camera)
+    assert torch.equal(mask, region.seen_by(camera)) and bool(mask.any())
+    assert torch.equal(mask, region_mask(scene, region, camera, chunk=7))
 
 
 def test_what_stands_in_front_hides_the_region() -> None:

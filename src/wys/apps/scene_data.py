@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -112,7 +113,7 @@ def chosen_views(
     Raises:
         WysError: there are no held-out views, or the file holds no path.
     """
-    if scale <= 0 or frames < 2 or seconds <= 0:
+    if not (0 < scale < math.inf and 0 < seconds < math.inf and frames >= 2):
         raise WysError("--scale and --seconds are above 0, and --frames is at least 2.")
     height, width = (max(1, round(scale * side)) for side in capture.train.size)
     if which in ("held-out", "train"):
@@ -138,7 +139,7 @@ def mask_of(
 ) -> Bool[Tensor, "1 h w"]:
     """The pixels of a view that look at a region; without one, those of high relevance."""
     if region is not None:
-        return region.seen_by(camera, shown.depth)
+        return region.seen_by(camera, shown.surface)
     if shown.relevance is None:
         return torch.ones_like(shown.depth, dtype=torch.bool)
     size = (camera.height, camera.width)
@@ -146,24 +147,15 @@ def mask_of(
 
 
 def surface_points(
-    depths: Sequence[Float[Tensor, "1 h w"]],
-    opacities: Sequence[Float[Tensor, "1 h w"]],
-    colours: Sequence[Float[Tensor, "3 h w"]],
-    cameras: Camera,
+    renderings: Sequence[Rendering], cameras: Camera
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3"]]:
-    """The points that some views show, in the scene frame, and their colours.
-
-    Args:
-        depths: distance along the ray of each pixel.
-        opacities: pixels that are less than half opaque show nothing.
-    """
+    """The points that the renderings of some views show, in the scene frame, and their colours."""
     points, rgb = [], []
-    for i, (depth, opacity, colour) in enumerate(zip(depths, opacities, colours, strict=True)):
-        rays = cameras[i].rays()
-        solid = opacity[0] > 0.5
-        along = rays.origins + depth[0][..., None] * rays.directions
-        points.append(along[solid])
-        rgb.append(colour.permute(1, 2, 0)[solid])
+    for i, shown in enumerate(renderings):
+        rays, surface = cameras[i].rays(), shown.surface[0]
+        solid = surface < torch.inf
+        points.append((rays.origins + surface[..., None] * rays.directions)[solid])
+        rgb.append(shown.rgb.permute(1, 2, 0)[solid])
     return torch.cat(points), torch.cat(rgb)
 
 

@@ -60,12 +60,13 @@ def edit(
     from wys.apps.progress import err
     from wys.apps.results import in_words
     from wys.apps.scene_edit_job import EditJob, begin_layer, edit_record
-    from wys.apps.scene_results import VERDICTS
+    from wys.apps.scene_results import check_film
     from wys.scene_folder import RECORD, SceneFolder, copy_scene
     from wys.scene_layer import layer_name
     from wys.scene_settings import PRESETS
     from wys.store import locked
 
+    check_film(film)
     title = layer_name(instruction if name is None else name)
     source = SceneFolder.open(scene)
     source.scene(None)
@@ -91,7 +92,7 @@ def edit(
         job = EditJob(folder, layer, loaded, settings, guide.force)
         peak_mb = _run(job)
         if job.state is None:
-            print(f"{VERDICTS['nothing to edit']} The scene is left as it is.")
+            print(f"{job.reason} The scene is left as it is.")
             return
         folder, figures = job.write(film, peak_mb)
     _tell_edit(figures)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.image import draw_outline, overlay_heat
 from wys.nerf.scene import Scene
-from wys.scene_edit import NOTHING, SceneEditStep, edit_scene
+from wys.scene_edit import SceneEditStep, edit_scene
 from wys.scene_folder import SceneFolder
 from wys.scene_layer import Layer
 from wys.scene_settings import SceneEditSettings
@@ -57,7 +57,7 @@ def begin_layer(folder: SceneFolder, name: str, record: dict[str, Any], resume: 
     """A new layer; or, to resume, the one that was begun; or one that is there already.
 
     Args:
-        record: "instruction", "method", "seed", "settings", "force" and "command".
+        record: "instruction", "method", "seed", "settings", "force", "editor" and "command".
 
     Raises:
         WysError: another edit was begun and is not finished.
@@ -70,19 +70,27 @@ def begin_layer(folder: SceneFolder, name: str, record: dict[str, Any], resume: 
             f'{folder.path} has an unfinished edit, "{begun.record["instruction"]}"; --resume '
             f"goes on with it, {drop}."
         )
-    same = ("instruction", "method", "seed", "settings", "force")
+    same = ("instruction", "method", "seed", "settings", "force", "editor")
     if begun is not None:
         for key in same:
-            if begun.record[key] != record[key]:
+            if _told(begun.record, key) != _told(record, key):
                 raise WysError(
                     f"the unfinished edit of {folder.path} began with another {key}; repeat its "
                     f"options ({begun.record['command']}), or {drop}."
                 )
         return begun
     top = folder.top
-    if resume and top is not None and all(top.record.get(k) == record[k] for k in same):
+    if resume and top is not None and all(_told(top.record, k) == _told(record, k) for k in same):
         return top
     return folder.begin_layer(name, record)
+
+
+def _told(record: Mapping[str, Any], key: str) -> Any:
+    """What a record says; of an editor without where it runs and what that takes."""
+    value = record.get(key)
+    if key != "editor" or value is None:
+        return value
+    return {name: value[name] for name in ("editor", "variant", "config", "dtype", "edit_size")}
 
 
 @dataclass
@@ -99,6 +107,8 @@ class EditJob:
     """What a preview with the same settings found already; it is copied."""
     state: SceneEditState | None = field(default=None, init=False)
     """As the last step left it."""
+    reason: str | None = field(default=None, init=False)
+    """Why there is no place to edit, where there is none."""
     seconds: float = field(default=0.0, init=False)
     """That the steps took, those before an interruption too."""
 
@@ -125,23 +135,27 @@ class EditJob:
             resume=start,
         )
         saving, started, waited = Saving(share=0.1), time.monotonic(), 0.0
-        try:
-            for step in steps:
-                self.state = step.state
-                self.seconds = before + time.monotonic() - started - waited
-                if saving.due():
-                    with saving:
-                        notes = {"seconds": f"{self.seconds:.1f}"}
-                        self.layer.save_state(step.state.tensors(), notes)
-                paused = time.monotonic()
-                yield step
-                # Whoever goes through the steps may have paused.
-                waited += time.monotonic() - paused
-        except WysError:
-            # Not an interruption: going on would end here again.
-            self.folder.drop_unfinished()
-            raise
-        if step.message == NOTHING:
+        while True:
+            try:
+                step = next(steps, None)
+            except WysError:
+                # Not an interruption: going on would end here again.
+                self.folder.drop_unfinished()
+                raise
+            if step is None:
+                break
+            self.state, self.reason = step.state, step.message
+            self.seconds = before + time.monotonic() - started - waited
+            if saving.due():
+                # A full disk is an interruption: the state before stays.
+                with saving:
+                    notes = {"seconds": f"{self.seconds:.1f}"}
+                    self.layer.save_state(step.state.tensors(), notes)
+            paused = time.monotonic()
+            yield step
+            # Whoever goes through the steps may have paused.
+            waited += time.monotonic() - paused
+        if self.reason is not None:
             self.state = None
             self.folder.drop_unfinished()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -72,8 +73,8 @@ class FitOptions:
         """Raises WysError where two budgets are given, or one is none."""
         if self.iterations is not None and self.seconds is not None:
             raise WysError("give --iterations or --seconds, not both.")
-        if self.seconds is not None and not self.seconds > 0:
-            raise WysError(f"a fit takes more than {self.seconds:g} seconds.")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise WysError(f"a fit takes some seconds, not {self.seconds:g}.")
 
     def settings(self) -> FitSettings:
         """The default settings with what was given; `seconds` is for the caller to turn."""
@@ -99,7 +100,7 @@ class SceneMapOptions:
     edges: Annotated[float | None, own("PIXELS")] = None
     """Latent pixels within which the maps' edges move to the photographs' (paper: 0)."""
     threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
-    """Change where the relevance is at least this share of the highest, or 'auto'."""
+    """Change where the relevance is at least this, 0 to 1, or 'auto'."""
     rival: Annotated[float | None, own("SHARE")] = None
     """Of things apart, change those at least this share as relevant as the first; 0: all."""
     seed: int = 0
@@ -116,10 +117,7 @@ class SceneMapOptions:
             edges=self.edges,
             threshold=self.threshold,
         )
-        voting = preset.voting
-        if isinstance(self.threshold, float):
-            voting = replace(voting, agreement=max(self.threshold, 1e-6))
-        voting = overridden(voting, rival=self.rival)
+        voting = overridden(preset.voting, rival=self.rival)
         return overridden(preset, relevance=maps, threshold=self.threshold, voting=voting)
 
 

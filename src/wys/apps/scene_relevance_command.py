@@ -10,6 +10,7 @@ import tyro
 
 from wys.apps.options import EditorOptions
 from wys.apps.scene_options import Instruction, SceneMapOptions, ScenePath, check_instruction
+from wys.errors import WysError
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -47,9 +48,12 @@ def relevance(
         points: Most points of the cloud.
     """
     check_instruction(instruction)
+    if points < 1:
+        raise WysError(f"--points is at least 1, not {points}.")
     from wys.apps.progress import err
     from wys.apps.results import in_words, result_folder, run_record
     from wys.apps.scene_results import VERDICTS
+    from wys.scene_edit import no_place
     from wys.scene_folder import SceneFolder
     from wys.scene_settings import PRESETS
 
@@ -64,7 +68,7 @@ def relevance(
         found = _find(loaded, look.to(loaded.device), views, instruction, settings, how.seed)
         record = run_record(instruction, editor, loaded, how.seed) | {"scene": str(scene.resolve())}
         shares = _write_preview(results, found, capture, points, record)
-    print(f"{VERDICTS[found.verdict]} {_in_words(shares)}")
+    print(f"{no_place(found.verdict, found.region) or VERDICTS[found.verdict]} {_in_words(shares)}")
     print(f"Results in {in_words(out)}")
 
 
@@ -145,12 +149,7 @@ def _write_preview(
             shares[f"{split} pixels"] = float(torch.stack(masks).double().mean())
         if split == "training":
             renders = shown
-    places, rgb = surface_points(
-        [each.depth for each in renders],
-        [each.opacity for each in renders],
-        [each.rgb for each in renders],
-        capture.train.cameras,
-    )
+    places, rgb = surface_points(renders, capture.train.cameras)
     chosen = torch.randperm(len(places), generator=generator(0, len(places), "points"))[:most]
     places, rgb = places[chosen], rgb[chosen]
     field = found.look.scene.relevance
@@ -158,7 +157,7 @@ def _write_preview(
     with torch.no_grad():
         values = field(places.to(found.look.scene.device)).cpu()
     write_points(results / "points.ply", to_world(places, capture.scene_from_world), rgb, values)
-    if found.region is not None:
+    if found.region is not None and len(places):
         shares["surface"] = float(found.region.contains(places).double().mean())
     write_sheet(results / "sheet.png", rows)
     write_json(

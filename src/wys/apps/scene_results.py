@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ SHEET_ROWS = 6
 ROW_HEIGHT = 192
 FILM_SIDE = 384
 """Shorter side, in pixels, to which films of small views are enlarged to be watched."""
+
+
+_NO_FILMS = "films need imageio with ffmpeg; install it with pip install 'wys[scenes]'"
 
 
 def spread_indices(count: int, most: int = SHEET_ROWS) -> list[int]:
@@ -64,6 +68,18 @@ def depth_range(
     return near, max(far, near * 1.01)
 
 
+def check_film(count: int) -> None:
+    """Says before the work whether a film of so many pictures can be made of it; 0: none.
+
+    Raises:
+        WysError: it cannot.
+    """
+    if count < 0 or count == 1:
+        raise WysError(f"--film is at least 2 pictures, or 0 for none, not {count}.")
+    if count and find_spec("imageio_ffmpeg") is None:
+        raise WysError(f"{_NO_FILMS}, or leave the film out with --film 0.")
+
+
 def write_film(
     path: Path, frames: Iterable[Float[Tensor, "3 h w"]], frames_per_second: float
 ) -> None:
@@ -75,9 +91,7 @@ def write_film(
     try:
         import imageio_ffmpeg
     except ImportError as error:
-        raise WysError(
-            "films need imageio with ffmpeg; install it with pip install 'wys[scenes]'."
-        ) from error
+        raise WysError(f"{_NO_FILMS}.") from error
 
     with write_atomically(path) as temporary:
         writer = None

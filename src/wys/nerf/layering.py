@@ -75,7 +75,7 @@ class Look:
                 shown, first = render(whole, camera, chunk=chunk), last
             else:
                 assert shown is not None
-                changed = region.seen_by(camera, shown.depth)[0]
+                changed = region.seen_by(camera, shown.surface)[0]
                 if bool(changed.any()):
                     stack = Look(self.fields[first : last + 1])
                     shown = stack._over(shown, camera, changed, relevance, chunk)
@@ -91,7 +91,7 @@ class Look:
         """The pixels of one camera that look at a region, past what stands in front of it now."""
         if len(self._visible) == 1:
             return region_mask(self.scene, region, camera)
-        return region.seen_by(camera, self(camera).depth)
+        return region.seen_by(camera, self(camera).surface)
 
     @torch.no_grad()
     def _over(

@@ -136,7 +136,8 @@ class Region:
         """The pixels of one camera that look at the region.
 
         Args:
-            depth: distance along the ray of what stands there now; a region behind it is hidden.
+            depth: distance along the ray of what stands there now (infinite: nothing); a region
+                behind it is hidden.
             margin: scene units by which the region may lie behind that and still be seen.
         """
         hit = self.first_hit(camera.rays())
@@ -146,17 +147,27 @@ class Region:
 
 
 @torch.no_grad()
-def region_mask(scene: Scene, region: Region, camera: Camera) -> Bool[Tensor, "1 h w"]:
+def region_mask(
+    scene: Scene, region: Region, camera: Camera, *, chunk: int = 4096
+) -> Bool[Tensor, "1 h w"]:
     """The pixels of one camera that look at the region, past what stands in front of it now.
 
     Only rays that meet the region are rendered.
+
+    Args:
+        chunk: rays at once.
     """
     free = region.seen_by(camera)[0]
     rays = camera.rays()
     depth = torch.full(free.shape, torch.inf)
     if bool(free.any()):
-        met = Rays(rays.origins[free].to(scene.device), rays.directions[free].to(scene.device))
-        depth[free] = render_rays(scene, met).depth.cpu()
+        origins, directions = rays.origins[free].split(chunk), rays.directions[free].split(chunk)
+        depth[free] = torch.cat(
+            [
+                render_rays(scene, Rays(o.to(scene.device), d.to(scene.device))).surface.cpu()
+                for o, d in zip(origins, directions, strict=True)
+            ]
+        )
     return region.seen_by(camera, depth[None])
 
 

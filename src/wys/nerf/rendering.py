@@ -31,11 +31,18 @@ class Rendering:
     rgb: Float[Tensor, "*b 3"]
     """Colour in [0, 1]; [3, h, w] for a view."""
     depth: Float[Tensor, "*b"]
-    """Expected distance along the ray in scene units; [1, h, w] for a view."""
+    """Distance along the ray in scene units, weighted by what stands there: sum over i of w_i t_i;
+    [1, h, w] for a view."""
     opacity: Float[Tensor, "*b"]
     """Share of the ray's light that comes from the scene, in [0, 1]; [1, h, w] for a view."""
     relevance: Float[Tensor, "*b"] | None
     """sum over i of w_i r(x_i) with w_i taken as they are; None without a relevance field."""
+
+    @property
+    def surface(self) -> Float[Tensor, "*b"]:
+        """Distance along the ray of what stands there; infinite where mostly nothing does."""
+        solid = self.opacity > 0.5
+        return torch.where(solid, self.depth / self.opacity.clamp(min=0.5), torch.inf)
 
 
 @dataclass(frozen=True)

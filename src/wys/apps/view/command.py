@@ -42,8 +42,8 @@ def view(
         method: wys; paper; or for comparison published, in2n (no relevance), per-frame.
         film: Pictures of each edit's film; 0: none.
     """
-    if not 0 <= port < 65536 or not 32 <= size <= 4096 or film < 0:
-        raise WysError("--port is below 65536, --size from 32 to 4096, --film at least 0.")
+    if not 0 <= port < 65536 or not 32 <= size <= 4096:
+        raise WysError("--port is below 65536, --size from 32 to 4096.")
     try:
         import viser  # noqa: F401
     except ImportError as error:
@@ -51,9 +51,11 @@ def view(
             "the viewer needs viser; install it with pip install 'wys[view]'."
         ) from error
     from wys.apps.progress import err
+    from wys.apps.scene_results import check_film
     from wys.apps.view.studio import Studio, StudioSettings
     from wys.apps.view.viewer import Viewer, ViewerSettings
 
+    check_film(film)
     with err.status("opening the scene"):
         studio = Studio(scene, StudioSettings(editor, how, guide, method, film))
         viewer = Viewer(studio, ViewerSettings(host, port, size, out))

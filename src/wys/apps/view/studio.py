@@ -33,7 +33,7 @@ from wys.errors import WysError
 from wys.evaluation.peak_memory import PeakMemory
 from wys.image import heat_map
 from wys.nerf.region import Region
-from wys.scene_edit import NOTHING, SceneEditStep, locate, verdict_of
+from wys.scene_edit import SceneEditStep, locate, no_place, verdict_of
 from wys.scene_folder import SceneFolder
 from wys.scene_layer import layer_name
 from wys.scene_settings import SceneEditSettings
@@ -281,9 +281,8 @@ class Studio:
         names = tuple(folder.record["layers"])
         self.preview = Preview(instruction, names, state, points, heat)
         self.mode = "relevance"
-        self.message = VERDICTS[verdict]
-        if verdict != "nothing to edit":
-            self.message += " Edit, if the heat is in the right place."
+        reason = no_place(verdict, state.region)
+        self.message = reason or f"{VERDICTS[verdict]} Edit, if the heat is in the right place."
 
     def _cloud(self, state: SceneEditState) -> tuple[Tensor, Tensor]:
         """Points on what some views show, and their relevance as colours."""
@@ -293,12 +292,7 @@ class Studio:
             with self.turns.turn():
                 shots.append(self.stack.shoot(cameras[i], "edited"))
         shown = [shot.rendering for shot in shots if shot is not None]
-        points, _ = surface_points(
-            [each.depth for each in shown],
-            [each.opacity for each in shown],
-            [each.rgb for each in shown],
-            cameras,
-        )
+        points, _ = surface_points(shown, cameras)
         # What lies far behind the scene would only hide it.
         points = points[points.norm(dim=1) < 1.5]
         chosen = torch.randperm(len(points), generator=generator(0, len(points), "points"))
@@ -337,7 +331,7 @@ class Studio:
                 folder.drop_unfinished()
                 raise
             if job.state is None:
-                self.message = NOTHING[0].upper() + NOTHING[1:]
+                self.message = job.reason or ""
                 return
             self.say("Writing the edit, its sheet and its film.")
             _, figures = job.write(given.film, memory.megabytes)
@@ -352,9 +346,6 @@ class Studio:
             return None
         if seen.layers != tuple(folder.record["layers"]):
             return None
-        region = seen.state.region
-        if region is not None and region.is_empty and not self.settings.guide.force:
-            raise WysError(NOTHING)
         return seen.state
 
     def _film(self, stops: tuple[Viewpoint, ...], settings: PathSettings, out: Path) -> Steps:

@@ -138,7 +138,7 @@ class Viewer:
         picture = shot.picture(self._studio.mode)
         return Screen(
             to_uint8(picture).permute(1, 2, 0).contiguous(),
-            along_axis(camera, shot.rendering.depth) + BEHIND,
+            along_axis(camera, shot.rendering.surface) + BEHIND,
         )
 
     def _go_to(self, client: viser.ClientHandle | None, view: Viewpoint) -> None:
