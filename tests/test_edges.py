@@ -82,5 +82,5 @@ def test_an_item_alone_agrees_with_itself_in_a_batch() -> None:
 
 @pytest.mark.parametrize("radius", [-0.1, MAX_REACH + 1, float("nan")])
 def test_a_reach_out_of_range_is_refused(radius: float) -> None:
-    with pytest.raises(WysError, match="edges are moved by"):
+    with pytest.raises(WysError, match="led along edges by"):
         RelevanceSettings(edges=radius)

@@ -69,15 +69,20 @@ class Mask:
 
     def grown(self, pixels: float) -> "Mask":
         """With the thresholded region grown by a number of image pixels."""
-        if pixels < 0:
-            raise WysError(f"a mask grows by 0 pixels or more, not {pixels}.")
+        self._check_reach("grows by", pixels)
         return replace(self, grow=pixels)
 
     def feathered(self, pixels: float) -> "Mask":
         """With the composite fading in over a number of image pixels, inward from the edge."""
-        if pixels < 0:
-            raise WysError(f"a mask is feathered by 0 pixels or more, not {pixels}.")
+        self._check_reach("is feathered by", pixels)
         return replace(self, feather=pixels)
+
+    def _check_reach(self, does: str, pixels: float) -> None:
+        side = max(self.image_size)
+        if not 0 <= pixels <= side:
+            raise WysError(
+                f"a mask {does} 0 pixels or more, up to the {side} of the image, not {pixels:g}."
+            )
 
     def select(self, indices: list[int]) -> "Mask":
         """The masks of some of the images."""

@@ -25,7 +25,7 @@ Verdict = Literal["nothing to edit", "local", "whole image"]
 
 
 MAX_REACH = 16.0
-"""The farthest that edges may be moved, in latent pixels."""
+"""The farthest that a map is blurred or its edges are moved, in latent pixels."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +99,13 @@ class RelevanceSettings:
             raise WysError(f"a relevance map needs at least 1 draw, not {self.draws}.")
         if self.first_steps < 0:
             raise WysError(f"a map is read off 0 first steps or more, not {self.first_steps}.")
-        if self.scale <= 0 or self.smoothing < 0 or self.clamp < 0:
-            raise WysError("scale must be above 0, smoothing and clamp at least 0.")
-        if not 0 <= self.edges <= MAX_REACH:
-            raise WysError(
-                f"edges are moved by 0 to {MAX_REACH:g} latent pixels, not {self.edges:g}."
-            )
+        if not 0 < self.scale < math.inf or not 0 <= self.clamp < math.inf:
+            raise WysError("the scale of a map must be above 0, its clamp at least 0.")
+        for name, reach in (("smoothed", self.smoothing), ("led along edges", self.edges)):
+            if not 0 <= reach <= MAX_REACH:
+                raise WysError(
+                    f"a map is {name} by 0 to {MAX_REACH:g} latent pixels, not {reach:g}."
+                )
         if not 0 <= self.softness <= 0.5:
             raise WysError(f"the softness of a mask is from 0 to 0.5, not {self.softness:g}.")
         check_threshold(self.threshold)

@@ -76,6 +76,11 @@ def test_a_map_on_the_way_and_an_automatic_choice(
     assert run["settings"]["edit"]["guidance"]["text"] == tried[chosen]["text"]
     assert run["settings"]["edit"]["guidance"]["soft"] == 0
     assert run["largest_change_outside_mask"] == 0
+    # Where nothing may change there is nothing to choose, and no threshold to tell.
+    assert wys("edit", *words, "--auto", "--exclude", "0,0,60,44") == 0
+    run = json.loads((out / "run.json").read_text())
+    assert not run["edited"] and run["auto"]["threshold"] is None
+    capsys.readouterr()
     assert wys("edit", *words, "--auto", "--zoom") == 2
     assert "leave out --mask and --zoom" in capsys.readouterr().err
 
@@ -243,6 +248,10 @@ def test_an_empty_instruction_is_refused(wys: Wys, photo: Path, tmp_path: Path, 
         (("--threshold", "1.5"), "threshold"),
         (("--draws", "0"), "draw"),
         (("--grow", "-3"), "grow"),
+        (("--grow", "nan"), "grow"),
+        (("--grow", "1e12"), "up to the 60 of the image"),
+        (("--feather", "inf"), "feathered"),
+        (("--smoothing", "nan"), "smoothed by 0 to 16"),
         (("--guidance-text", "nan"), "finite"),
         (("--editor", "absent/editor/directory"), "editor"),
         (("--relevance", "absent"), "does not exist"),
@@ -267,6 +276,25 @@ def test_a_mask_or_map_of_another_size_is_refused(
     capsys.readouterr()
     code = wys("edit", photo, "make it red", "--relevance", tmp_path / "map", "--out", out)
     check_refused(code, capsys, out, "60 x 44")
+
+
+def test_a_finished_map_follows_what_needs_no_predictions(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    look, fresh, out = tmp_path / "look", tmp_path / "fresh", tmp_path / "out"
+    assert wys("relevance", photo, "make the ball red", "--out", look) == 0
+    shaped = ("--softness", "0.2", "--smoothing", "1", "--normalisation", "percentile", "--force")
+    assert wys("edit", photo, "make the ball red", "--out", fresh, *shaped) == 0
+    again = ("--relevance", look, *shaped)
+    assert wys("edit", photo, "make the ball red", "--out", out, *again) == 0
+    for name in ("mask.png", "relevance.png", "edited.png"):
+        assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
+    assert (out / "mask.png").read_bytes() != (look / "mask.png").read_bytes()
+    capsys.readouterr()
+    code = wys(
+        "edit", photo, "make the ball red", *again, "--draws", "3", "--out", tmp_path / "none"
+    )
+    check_refused(code, capsys, tmp_path / "none", "cannot follow --draws")
 
 
 @pytest.mark.parametrize("damage", ["missing", "short"])

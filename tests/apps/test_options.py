@@ -1,15 +1,17 @@
 """The option groups against the settings that they stand for."""
 
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wys.apps.options import EditorOptions, GuideOptions, MapOptions, parse_box
+from wys.apps.scene_options import SceneMapOptions
 from wys.diffusion import loading
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
+from wys.scene_settings import OWN
 
 
 def test_editor_options_are_those_of_the_loader() -> None:
@@ -26,6 +28,24 @@ def test_options_that_are_not_given_leave_the_editors_settings(editor: Editor) -
     assert changed.relevance.timesteps == editor.settings.relevance.timesteps
     guided = GuideOptions(guidance_text=2.0).settings(changed).edit.guidance
     assert guided.text == 2.0 and guided.image == editor.settings.edit.guidance.image
+
+
+def test_draws_and_timesteps_ask_for_a_map_before_the_edit(editor: Editor) -> None:
+    own = editor.settings
+    on_the_way = replace(own, relevance=replace(own.relevance, first_steps=2))
+    reads = Editor(editor.pipeline, editor.device, on_the_way)
+    assert MapOptions().settings(reads).relevance.first_steps == 2
+    assert MapOptions(draws=4).settings(reads).relevance.first_steps == 0
+    assert MapOptions(draws=4, first_steps=1).settings(reads).relevance.first_steps == 1
+    scene = SceneMapOptions(timesteps=(0.5,)).settings(reads, OWN).relevance
+    assert scene is not None and scene.first_steps == 0
+
+
+def test_the_threshold_of_a_scene_is_that_of_its_maps_alone(editor: Editor) -> None:
+    given = SceneMapOptions(threshold=0.7).settings(editor, OWN)
+    assert given.threshold == 0.7
+    assert given.relevance is not None and given.relevance.threshold == 0.7
+    assert given.voting == OWN.voting
 
 
 @given(st.tuples(*[st.integers(0, 999)] * 2, *[st.integers(1, 999)] * 2))

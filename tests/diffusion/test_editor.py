@@ -4,6 +4,7 @@ import copy
 import json
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -187,3 +188,13 @@ def test_another_scheduler_in_the_pipeline_is_as_good(
     one, two = Editor.from_pipeline(ddim), Editor.from_pipeline(euler)
     assert one.schedule.timesteps(20) == two.schedule.timesteps(20)
     assert torch.equal(one.schedule.abar, two.schedule.abar)
+
+
+def test_a_fingerprint_tells_weights_apart(
+    tiny_pipeline: Callable[..., Any], editor: Editor, editor_directory: Path
+) -> None:
+    assert Editor.load(str(editor_directory), device="cpu").fingerprint == editor.fingerprint
+    other = tiny_pipeline()
+    with torch.no_grad():
+        next(other.vae.decoder.parameters()).mul_(1.01)
+    assert Editor.from_pipeline(other).fingerprint != editor.fingerprint

@@ -125,10 +125,14 @@ class ResultOptions:
         from wys.diffusion.settings import settings_as_json
         from wys.evaluation.journal import Journal
 
-        own = settings_as_json(editor.settings)
-        return Journal(
-            self.out, {"bench": bench, "editor": options.editor, "settings": own, **what}
-        )
+        who = {
+            "editor": options.editor,
+            "weights": editor.fingerprint,
+            "dtype": options.dtype,
+            "device": editor.device.type,
+            "settings": settings_as_json(editor.settings),
+        }
+        return Journal(self.out, {"bench": bench, **who, **what})
 
     def write(
         self,

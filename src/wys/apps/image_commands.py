@@ -130,9 +130,9 @@ def _run(
     # The libraries' imports below are part of what loading takes.
     clock = Clock.started()
     from wys.apps.progress import err
-    from wys.apps.results import load_map, result_folder, with_threshold
+    from wys.apps.results import load_map, result_folder
     from wys.evaluation.peak_memory import PeakMemory
-    from wys.image import read_mask
+    from wys.image import read_mask, resize
     from wys.image_edit import relevance_map
     from wys.masks import Mask
 
@@ -164,7 +164,10 @@ def _run(
                     WysWarning,
                     stacklevel=2,
                 )
-            made = None if made is None else with_threshold(made, how.threshold)
+            if map_path is not None:
+                assert made is not None
+                size = editor.fit((original.shape[-2], original.shape[-1]))
+                made = how.on(made, resize(original[None], size))
             clock.lap("relevance")
             result, chosen = None, None
             if guide is not None:
@@ -295,7 +298,7 @@ class _Task:
             asdict(candidate) | {"score": round(float(score), 3)}
             for candidate, score in zip(result.candidates, result.scores[0], strict=True)
         ]
-        threshold = float(best.mask.threshold[0])
+        threshold = float(best.mask.threshold[0]) if best.edited[0] else None
         return best, {"chosen": index, "threshold": threshold, "candidates": tried}
 
 

@@ -17,8 +17,12 @@ import tyro
 from wys.errors import WysError
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from wys.diffusion.editor import Editor
     from wys.diffusion.settings import EditorSettings
+    from wys.relevance import RelevanceMap
 
 Corners = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the upper ends are excluded."""
@@ -135,7 +139,7 @@ class MapOptions:
         relevance = overridden(
             preset.relevance,
             source=self.source,
-            first_steps=self.first_steps,
+            first_steps=before_the_edit(self.first_steps, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             normalisation=self.normalisation,
@@ -145,6 +149,45 @@ class MapOptions:
             softness=self.softness,
         )
         return dataclasses.replace(preset, relevance=relevance)
+
+    def on(self, made: RelevanceMap, shown: Float[Tensor, "b 3 h w"]) -> RelevanceMap:
+        """A finished map with what was given: scaled, smoothed and led along edges anew.
+
+        Args:
+            shown: the image at the size that the editor works at.
+
+        Raises:
+            WysError: something was given that takes new predictions.
+        """
+        from wys.relevance import relevance_values
+
+        for name in ("source", "first_steps", "draws", "timesteps"):
+            if getattr(self, name) is not None:
+                raise WysError(
+                    f"a finished map cannot follow --{name.replace('_', '-')}: leave that out, or "
+                    "--relevance."
+                )
+        how = overridden(
+            made.settings,
+            normalisation=self.normalisation,
+            smoothing=self.smoothing,
+            edges=self.edges,
+            threshold=self.threshold,
+            softness=self.softness,
+        )
+        same = ("normalisation", "smoothing", "edges")
+        values = made.values
+        if any(getattr(how, name) != getattr(made.settings, name) for name in same):
+            values = relevance_values(made.raw, how, shown)
+        return dataclasses.replace(made, values=values, settings=how)
+
+
+def before_the_edit(
+    first_steps: int | None, draws: int | None, timesteps: tuple[float, ...] | None
+) -> int | None:
+    """Off how many first steps a map is read: draws and noise levels are of one made before."""
+    asked = draws is not None or timesteps is not None
+    return 0 if first_steps is None and asked else first_steps
 
 
 @dataclass(frozen=True)

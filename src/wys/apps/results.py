@@ -108,18 +108,23 @@ def load_map(path: Path) -> RelevanceMap:
     tensors, metadata = read_tensors(path), read_metadata(path)
     if metadata.get("format") != "wys relevance map 1":
         raise WysError(f"{path} is no relevance map of this version; make it with 'wys relevance'.")
-    settings = json.loads(metadata["settings"])
-    settings["timesteps"] = tuple(settings["timesteps"])
-    settings["verdict"] = VerdictSettings(**settings["verdict"])
-    height, width = json.loads(metadata["image_size"])
-    return RelevanceMap(
-        values=tensors["values"],
-        raw=tensors["raw"],
-        spread=tensors.get("spread"),
-        instructions=tuple(json.loads(metadata["instructions"])),
-        image_size=(height, width),
-        settings=RelevanceSettings(**settings),
-    )
+    try:
+        settings = json.loads(metadata["settings"])
+        settings["timesteps"] = tuple(settings["timesteps"])
+        settings["verdict"] = VerdictSettings(**settings["verdict"])
+        height, width = json.loads(metadata["image_size"])
+        return RelevanceMap(
+            values=tensors["values"],
+            raw=tensors["raw"],
+            spread=tensors.get("spread"),
+            instructions=tuple(json.loads(metadata["instructions"])),
+            image_size=(height, width),
+            settings=RelevanceSettings(**settings),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WysError(
+            f"{path} is a damaged relevance map; make it again with 'wys relevance'."
+        ) from error
 
 
 def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from wys.apps.options import Flag, optional, overridden, own
+from wys.apps.options import Flag, before_the_edit, optional, overridden, own
 from wys.errors import WysError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class SceneMapOptions:
         maps = overridden(
             preset.relevance or editor.settings.relevance,
             source=self.source,
+            first_steps=before_the_edit(None, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             smoothing=self.smoothing,

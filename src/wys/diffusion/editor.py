@@ -4,6 +4,7 @@ Symbols: c_I = E(I) is the image's latent (the posterior's mode), z0 = E(I) * sc
 noised and edited, c_T the instruction's embedding. The network sees z_t and c_I along channels.
 """
 
+import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,6 +117,18 @@ class Editor:
             return self.settings.size
         size = self.unet.config.sample_size
         return int(max(size) if isinstance(size, list | tuple) else size) * self.latent_factor
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the editor's weights from others: SHA-256 of some values of every parameter."""
+        found = hashlib.sha256()
+        for part in (self.unet, self.vae, self._pipeline.text_encoder):
+            for name, parameter in part.named_parameters():
+                found.update(f"{name} {tuple(parameter.shape)}".encode())
+                if not parameter.is_meta:  # Those that are offloaded layer by layer.
+                    some = parameter.detach().flatten()[:16].float().cpu()
+                    found.update(some.numpy().tobytes())
+        return found.hexdigest()
 
     def fit(self, size: tuple[int, int]) -> tuple[int, int]:
         """The (height, width) at which an image of a size is edited.

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.diffusion.editor import Editor
+from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.edit_score import ScoreSettings
 from wys.evaluation import metrics
@@ -82,7 +83,7 @@ class Side:
     def of(editor: Editor, cases: Cases) -> Side:
         """Every raw map of the cases."""
         batches = list(cases.batches(editor))
-        edit = replace(editor.settings.edit, steps=max(editor.settings.edit.steps, 4))
+        edit = _looked_at(editor)
         edits = [
             plain_edit(editor, pairs, items, cases.seed, edit, max(FIRST_STEPS))
             for items, pairs in batches
@@ -223,6 +224,12 @@ def map_rows(chosen: Side, measured: Side) -> list[Row]:
     return rows
 
 
+def _looked_at(editor: Editor) -> EditSettings:
+    """The edit off whose first steps maps are read: the editor's own, of at least 4 steps."""
+    edit = editor.settings.edit
+    return replace(edit, steps=max(edit.steps, 4))
+
+
 def verdict_rows(
     editor: Editor, choose: Cases, measure: Cases, chosen: Side, measured: Side
 ) -> list[Row]:
@@ -234,7 +241,7 @@ def verdict_rows(
         if top > by_source.get(how.source, (-1.0, how, 0))[0]:
             by_source[how.source] = (top, how, index)
     for _, how, index in by_source.values():
-        own = replace(editor.settings, relevance=how)
+        own = replace(editor.settings, relevance=how, edit=_looked_at(editor))
         made = []
         for cases, side in ((choose, chosen), (measure, measured)):
             absent = list(cases.absent(editor))

@@ -251,6 +251,10 @@ def tune(
 
     values = relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
     best, edits = yield from _tune_edit(editor, batches, cases.seed, best, values, truth)
+    if best.relevance.first_steps:
+        # The first of fewer or of more steps are at other noise levels.
+        raw = torch.cat([raw_of(editor, batch, cases.seed, best) for batch in batches])
+        values = relevance_values(raw, best.relevance, shown)
     best = yield from _tune_masking(editor, batches, cases.seed, best, values, edits, truth)
 
     # A limit lies among the few weakest maps, so that it takes many cases to place it.
