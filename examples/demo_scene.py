@@ -33,7 +33,8 @@ def main(out: Path, options: list[str]) -> None:
     run("scene", "fit", DATA, "--out", str(scene), "--resume")
     instruction = SceneFolder.open(scene).record["instructions"][KIND]
     editing = ["--name", KIND, "--resume", *options]
-    run("scene", "relevance", str(scene), instruction, "--out", str(out / "relevance"))
+    if not SceneFolder.open(scene).layers:  # Afterwards it would look at what was edited.
+        run("scene", "relevance", str(scene), instruction, "--out", str(out / "relevance"))
     run("scene", "edit", str(scene), instruction, *editing)
     run("scene", "info", str(scene))
     layer = SceneFolder.open(scene).top

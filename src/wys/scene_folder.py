@@ -34,7 +34,14 @@ from wys.nerf.layering import Look
 from wys.nerf.region import Region
 from wys.nerf.scene import Scene
 from wys.scene_layer import Layer
-from wys.store import read_json, read_tensors, whole_folder, write_json, write_tensors
+from wys.store import (
+    read_json,
+    read_tensors,
+    whole_folder,
+    with_tuples,
+    write_json,
+    write_tensors,
+)
 from wys.views import Capture, ViewSet
 
 FORMAT = "wys scene 1"
@@ -181,8 +188,8 @@ class SceneFolder:
         """How the field is fitted: its size, the settings of the steps, and the seed."""
         fit = self.record["fit"]
         try:
-            field = FieldSettings(**_tuples(fit["field"]))
-            return field, FitSettings(**_tuples(fit["settings"])), int(fit["seed"])
+            field = FieldSettings(**with_tuples(fit["field"]))
+            return field, FitSettings(**with_tuples(fit["settings"])), int(fit["seed"])
         except (KeyError, TypeError, ValueError) as error:
             raise WysError(
                 f"the settings of the fit in {self.path / RECORD} do not fit this program; fit the "
@@ -324,6 +331,25 @@ class SceneFolder:
         folder._tidy()
         return folder, top
 
+    def undone(self) -> tuple[SceneFolder, str]:
+        """The folder without the edit that was begun, or without its last one, and a sentence.
+
+        Raises:
+            WysError: there is neither.
+        """
+        begun = self.unfinished
+        if begun is not None:
+            self.drop_unfinished()
+            return self, f'The unfinished edit "{begun.record["instruction"]}" is gone.'
+        folder, name = self.without_top()
+        left = len(folder.record["layers"])
+        rest = (
+            f"{left} edit{'s' if left > 1 else ''} left"
+            if left
+            else "the scene is as it was fitted"
+        )
+        return folder, f"The edit {name} is undone; {rest}."
+
     def drop_unfinished(self) -> None:
         """Removes an edit that was begun and not finished."""
         self._tidy()
@@ -383,11 +409,6 @@ def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
         for layer in source.layers:
             shutil.copytree(layer.folder, folder / _LAYERS / layer.name)
     return SceneFolder.open(target)
-
-
-def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists where settings have tuples."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def _views_as_json(views: ViewSet) -> list[dict[str, Any]]:

@@ -121,6 +121,11 @@ def write_json(path: PathLike, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record from a file, as settings take it: JSON has lists where they have tuples."""
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+
+
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file.
 

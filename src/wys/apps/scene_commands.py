@@ -175,16 +175,8 @@ def undo(scene: ScenePath) -> None:
 
     SceneFolder.open(scene)
     with locked(scene):
-        folder = SceneFolder.open(scene)
-        begun = folder.unfinished
-        if begun is not None:
-            folder.drop_unfinished()
-            print(f'The unfinished edit "{begun.record["instruction"]}" is gone.')
-            return
-        folder, name = folder.without_top()
-    left = len(folder.record["layers"])
-    rest = f"{left} edit{'s' if left > 1 else ''} left" if left else "the scene is as it was fitted"
-    print(f"The edit {name} is undone; {rest}.")
+        _, sentence = SceneFolder.open(scene).undone()
+    print(sentence)
 
 
 def export(

@@ -156,7 +156,8 @@ def _write_preview(
     assert field is not None
     with torch.no_grad():
         values = field(places.to(found.look.scene.device)).cpu()
-    write_points(results / "points.ply", to_world(places, capture.scene_from_world), rgb, values)
+    heat = overlay_heat(rgb.T[:, None], values[None, None])[:, 0].T
+    write_points(results / "points.ply", to_world(places, capture.scene_from_world), heat, values)
     if found.region is not None and len(places):
         shares["surface"] = float(found.region.contains(places).double().mean())
     write_sheet(results / "sheet.png", rows)

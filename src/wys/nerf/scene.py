@@ -14,7 +14,7 @@ from wys.errors import WysError
 from wys.nerf.field import FieldSettings, RadianceField
 from wys.nerf.relevance_field import RelevanceField, RelevanceFieldSettings
 from wys.seeds import generator
-from wys.store import PathLike, read_metadata, read_tensors, write_tensors
+from wys.store import PathLike, read_metadata, read_tensors, with_tuples, write_tensors
 from wys.views import Background
 
 VERSION = 1
@@ -108,7 +108,7 @@ class Scene(nn.Module):
                 raise WysError(
                     f"{path} has version {version} and this program reads {VERSION}; update wys."
                 )
-            settings = FieldSettings(**_tuples(record["field"]))
+            settings = FieldSettings(**with_tuples(record["field"]))
             background = record["background"]
             if background not in get_args(Background):
                 raise ValueError(f"unknown background {background}")
@@ -117,7 +117,7 @@ class Scene(nn.Module):
             )
             if record["relevance"] is not None:
                 scene = scene.with_relevance(
-                    settings=RelevanceFieldSettings(**_tuples(record["relevance"]))
+                    settings=RelevanceFieldSettings(**with_tuples(record["relevance"]))
                 )
             scene.load_state_dict(tensors, strict=True)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -125,8 +125,3 @@ class Scene(nn.Module):
                 f"{path} holds no scene that fits this program; fit it again."
             ) from error
         return scene
-
-
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    """JSON has lists where the settings have tuples."""
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}

@@ -240,15 +240,9 @@ class Studio:
         if self.live is not None and not self.live.over:
             raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
         with locked(self.path):
-            folder = SceneFolder.open(self.path)
-            begun = folder.unfinished
-            if begun is not None:
-                folder.drop_unfinished()
-                self.message = f'The unfinished edit "{begun.record["instruction"]}" is gone.'
-                return
-            _, name = folder.without_top()
+            _, sentence = SceneFolder.open(self.path).undone()
         self._reload()
-        self.message = f"The edit {name} is undone."
+        self.message = sentence
 
     def _loaded(self) -> Editor:
         """The editor, loaded when it is needed first."""
