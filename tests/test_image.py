@@ -164,6 +164,18 @@ def test_masks_are_light_where_true(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "m.png").tolist() == [[[False, True, False, True]]]
 
 
+def test_a_mask_may_be_painted_on_a_transparent_layer(tmp_path: Path) -> None:
+    layer = np.full((2, 4, 4), 255, np.uint8)
+    layer[..., 3] = [0, 255, 0, 255]
+    Image.fromarray(layer).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png").tolist() == [2 * [[False, True, False, True]]]
+
+
+def test_a_sheet_of_a_strip_is_no_wider_than_four_times_its_height() -> None:
+    sheet = labelled_sheet([[("strip", torch.rand(3, 3, 5000)), ("pole", torch.rand(3, 500, 2))]])
+    assert sheet.shape[-1] <= 4 * 256 + 1 + 3 * 8 and sheet.shape[-2] < 320
+
+
 def test_resize() -> None:
     image = torch.rand(2, 3, 8, 8)
     assert resize(image, (8, 8)) is image

@@ -31,6 +31,16 @@ def test_round_trips(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"new", "j.json"}
 
 
+def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
+    tensors = {name: torch.rand(3) for name in ("b", "a", "c")}
+    notes = {name: f'{name} äöü "quoted" \n' for name in ("one", "two", "three", "four", "five")}
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}", tensors, notes)
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(8)}) == 1
+    assert read_metadata(tmp_path / "0") == notes
+    assert all(torch.equal(v, tensors[k]) for k, v in read_tensors(tmp_path / "0").items())
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "x.json"
     write_json(target, 1)

@@ -149,8 +149,13 @@ def write_image(path: PathLike, image: Float[Tensor, "3 h w"]) -> None:
 
 
 def read_mask(path: PathLike, max_pixels: int = MAX_PIXELS) -> Bool[Tensor, "1 h w"]:
-    """Reads a mask image: true where it is lighter than middle grey; raises WysError."""
-    return read_image(path, max_pixels).mean(dim=0, keepdim=True) >= 0.5
+    """Reads a mask image: true where it is lighter than middle grey; raises WysError.
+
+    What is transparent is dark: a mask may be painted on a layer of its own.
+    """
+    picture = read_picture(path, max_pixels)
+    light = from_uint8(picture.rgb).mean(dim=0, keepdim=True)
+    return (light if picture.alpha is None else light * from_uint8(picture.alpha)) >= 0.5
 
 
 def from_uint8(values: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -231,11 +236,14 @@ def draw_outline(
 def labelled_sheet(
     rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]], height: int = 256, gap: int = 8
 ) -> Float[Tensor, "3 H W"]:
-    """A white sheet of rows of labelled images, each image scaled to `height` pixels."""
+    """A white sheet of rows of labelled images, each image scaled to `height` pixels.
+
+    What is more than four times as wide as high is scaled to four times `height` in width.
+    """
     font = ImageFont.load_default(size=14)
     band = 22
     cells = [
-        [(label, resize(image.cpu(), (height, _width(image, height)))) for label, image in row]
+        [(label, resize(image.cpu(), _fitted(image, height))) for label, image in row]
         for row in rows
     ]
     width = max(sum(cell.shape[-1] + gap for _, cell in row) for row in cells) + gap
@@ -253,5 +261,7 @@ def labelled_sheet(
     return from_uint8(torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous())
 
 
-def _width(image: Tensor, height: int) -> int:
-    return max(1, round(image.shape[-1] * height / image.shape[-2]))
+def _fitted(image: Tensor, height: int) -> tuple[int, int]:
+    h, w = image.shape[-2:]
+    scale = min(height / h, 4 * height / w)
+    return max(1, round(h * scale)), max(1, round(w * scale))

@@ -118,7 +118,8 @@ def write_json(path: PathLike, value: Any) -> None:
     """Writes a value as indented UTF-8 JSON, atomically. NaN and infinity are refused."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with write_atomically(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A file's name may hold bytes that are no UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def with_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,8 +151,21 @@ def write_tensors(
     with write_atomically(path) as temporary:
         try:
             safetensors.torch.save_file(whole, temporary, metadata=dict(metadata or {}))
+            _sort_metadata(temporary)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
+
+
+def _sort_metadata(path: Path) -> None:
+    """Puts a file's metadata in order: safetensors writes it in another one each time."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(path: PathLike) -> dict[str, Tensor]:

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -331,6 +333,53 @@ def test_a_full_disk_leaves_nothing_behind(
     out = tmp_path / "out"
     code = wys("edit", photo, "make it red", "--out", out)
     check_refused(code, capsys, out, "No space left")
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_polite_kill_leaves_nothing(
+    wys: Wys, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(5)
+
+    before = signal.getsignal(getattr(signal, name))
+    monkeypatch.setattr("wys.image_edit.relevance_map", killed)
+    with pytest.raises(SystemExit) as end:
+        wys("edit", photo, "make it red", "--out", tmp_path / "out")
+    assert end.value.code == 128 + getattr(signal, name)
+    assert not (tmp_path / "out").exists()
+    assert signal.getsignal(getattr(signal, name)) == before
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: you tried")])
+def test_a_processor_without_memory_is_one_sentence(
+    wys: Wys, photo: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("wys.image_edit.relevance_map", full)
+    out = tmp_path / "out"
+    check_refused(wys("edit", photo, "make it red", "--out", out), capsys, out, "out of memory")
+
+
+def test_a_look_after_an_edit_leaves_no_old_edit(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    assert wys("edit", photo, "make it red", "--out", out, "--force") == 0
+    (out / "mine.txt").write_text("stays")
+    assert wys("relevance", photo, "make it red", "--out", out) == 0
+    assert files(out) == (FILES - {"edited.png"}) | {MAP, "mine.txt"}
+    # A map of another picture is used, but not without a word.
+    Image.new("RGB", (60, 44)).save(tmp_path / "black.png")
+    again = ("--relevance", out, "--out", tmp_path / "again")
+    assert wys("edit", tmp_path / "black.png", "make it red", *again) == 0
+    assert "made of another image" in capsys.readouterr().err
+    # What cannot help is not advised.
+    assert wys("edit", photo, "make it red", *again, "--force", "--exclude", "0,0,60,44") == 0
+    assert "its mask is empty" in capsys.readouterr().out
 
 
 def test_an_interrupt_is_130_and_leaves_nothing(

@@ -10,7 +10,9 @@ from wys.apps.options import EditorOptions, GuideOptions, MapOptions, parse_box
 from wys.apps.scene_options import SceneMapOptions
 from wys.diffusion import loading
 from wys.diffusion.editor import Editor
+from wys.diffusion.settings import PAPER
 from wys.errors import WysError
+from wys.relevance import VerdictSettings
 from wys.scene_settings import OWN
 
 
@@ -39,6 +41,23 @@ def test_draws_and_timesteps_ask_for_a_map_before_the_edit(editor: Editor) -> No
     assert MapOptions(draws=4, first_steps=1).settings(reads).relevance.first_steps == 1
     scene = SceneMapOptions(timesteps=(0.5,)).settings(reads, OWN).relevance
     assert scene is not None and scene.first_steps == 0
+
+
+def test_another_source_does_not_take_over_what_it_cannot_use(editor: Editor) -> None:
+    head = replace(
+        editor.settings.relevance,
+        source="head",
+        normalisation="absolute",
+        threshold=0.6,
+        verdict=VerdictSettings(nothing_below=0.9),
+    )
+    settings = replace(editor.settings, relevance=head)
+    reads = Editor(editor.pipeline, editor.device, settings)
+    assert MapOptions(source="head").settings(reads).relevance == head
+    other = MapOptions(source="difference", draws=2).settings(reads).relevance
+    assert other == replace(PAPER.relevance, source="difference", draws=2)
+    scene = SceneMapOptions(source="difference").settings(reads, OWN).relevance
+    assert scene == PAPER.relevance
 
 
 def test_the_threshold_of_a_scene_is_that_of_its_maps_alone(editor: Editor) -> None:

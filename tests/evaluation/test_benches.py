@@ -217,6 +217,16 @@ def test_bench_commands_write_their_rows(
     assert cli.main(["bench", "table", str(file), "--kinds", "all"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
 
+    out = ["--out", str(tmp_path / "out")]
+    assert cli.main(["bench", "image", *editor, *some, *out]) == 0
+    alone = ["--steps", "1", "--repeats", "1", "--rows", "window 10 %", "window 30 %"]
+    assert cli.main(["bench", "speed", *editor, *alone, *out]) == 2
+    assert "holds a run with bench image" in capsys.readouterr().err
+    assert cli.main(["bench", "speed", *editor, *alone, "--out", str(tmp_path / "speed")]) == 0
+    assert (tmp_path / "speed" / "report.html").is_file()
+    assert cli.main(["bench", "speed", *editor, "--json", str(tmp_path)]) == 2
+    assert cli.main(["bench", "speed", *editor[:-1], "-4"]) == 2
+
     quick = ["--steps", "1", "--repeats", "1", "--json", str(file)]
     assert cli.main(["bench", "speed", *editor, *quick]) == 0
     assert [row["name"] for row in json.loads(file.read_text())] == SPEED_ROWS

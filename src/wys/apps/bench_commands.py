@@ -149,6 +149,7 @@ def bench_speed(
     scene = SceneJobSettings() if scenes else None
     settings = SpeedSettings(size, steps, repeats, seed, scene, rows or ())
     result.check()
+    result.claim("speed", editor=editor.editor)
     loaded = load_editor(editor)
     timed: list[dict[str, Any]] = []
     with progress("timing") as advance:
@@ -252,6 +253,7 @@ def bench_scene_fit(
     from wys.nerf.fitting import FitSettings
 
     result.check()
+    result.claim("scene-fit", data=data)
     with err.status("reading the photographs"):
         capture, _ = read_data(data, read)
     settings = SceneFitBenchSettings(fit=overridden(FitSettings(), rays=rays, decay=decay))

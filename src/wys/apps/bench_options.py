@@ -118,6 +118,12 @@ class ResultOptions:
         if self.out is not None:
             check_writable(self.out / "rows.json")
 
+    def claim(self, bench: str, **what: Any) -> None:
+        """Takes --out for a bench that begins anew each time; WysError where another's lies."""
+        from wys.evaluation.journal import Journal
+
+        Journal(self.out, {"bench": bench, **what})
+
     def journal(
         self, bench: str, options: EditorOptions, editor: Editor, what: Mapping[str, Any]
     ) -> Journal:

@@ -9,11 +9,15 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TextIO
+from io import TextIOWrapper
+from typing import Any, TextIO
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(*found)
 
 
+@contextmanager
+def tidy_end() -> Iterator[None]:
+    """Lets a polite kill end the program as an interrupt does: nothing half-made is left behind."""
+
+    def end(number: int, _: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            # What was started to survive a hang-up does.
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def run(command: Command, arguments: list[str]) -> int:
     """Imports and runs one subcommand; every expected failure is one sentence and exit code 2."""
     # Progress bars of the libraries would tear through ours.
@@ -213,17 +238,23 @@ def run(command: Command, arguments: list[str]) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     from wys.errors import WysError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # A file's name may hold bytes that are no text.
+            stream.reconfigure(errors="backslashreplace")
     previous = warnings.showwarning
     warnings.showwarning = show_warning
     try:
-        parse(command, arguments)()
+        with tidy_end():
+            parse(command, arguments)()
     except WysError as error:
         print(f"wys: {error}", file=sys.stderr)
         return 2
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         import torch
 
-        if not isinstance(error, torch.OutOfMemoryError):
+        # The processor's allocator has no error of its own.
+        told = "allocate memory" in str(error)
+        if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
         print(
             "wys: the device is out of memory; try --dtype fp16, a smaller --edit-size, --offload "

@@ -17,6 +17,7 @@ from wys.apps.options import (
     GuideOptions,
     MapOptions,
     MaskOptions,
+    check_instruction,
     optional,
     parse_box,
 )
@@ -109,8 +110,7 @@ def _check_inputs(image: Path, instruction: str, region: MaskOptions) -> Picture
     """Everything that can be wrong before an editor is loaded."""
     from wys.image import read_picture
 
-    if not instruction.strip():
-        raise WysError("the instruction is empty; say what to change.")
+    check_instruction(instruction)
     region.check()
     return read_picture(image)
 
@@ -130,7 +130,7 @@ def _run(
     # The libraries' imports below are part of what loading takes.
     clock = Clock.started()
     from wys.apps.progress import err
-    from wys.apps.results import load_map, result_folder
+    from wys.apps.results import digest, load_map, result_folder
     from wys.evaluation.peak_memory import PeakMemory
     from wys.image import read_mask, resize
     from wys.image_edit import relevance_map
@@ -139,8 +139,15 @@ def _run(
     drawn = None
     if region.mask is not None:
         drawn = Mask.from_image(read_mask(region.mask), picture.size)
-    made = None if map_path is None else load_map(map_path)
-    with result_folder(out) as folder:
+    made = None
+    if map_path is not None:
+        made, shows = load_map(map_path)
+        # One of another size is refused.
+        if made.image_size == picture.size and shows not in (None, digest(picture)):
+            warnings.warn(f"{map_path} was made of another image.", WysWarning, stacklevel=2)
+    # A look may follow an edit in the same folder.
+    earlier = ("edited.png",) if (out / "run.json").is_file() else ()
+    with result_folder(out, earlier) as folder:
         with err.status("loading the editor"):
             editor = options.load()
         clock.lap("load")
@@ -200,7 +207,8 @@ def _run(
             record |= {"negative": guide.negative, "zoom": guide.zoom, "force": guide.force}
         record["peak_mb"] = round(memory.megabytes)
         write_run(folder, picture, made, mask, result, record, clock)
-    _tell(made, mask, result, out)
+    named = drawn is not None or (guide is not None and (guide.force or bool(region.include)))
+    _tell(made, record, named, out)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -333,24 +341,32 @@ def write_run(
     write_image(folder / "relevance.png", overlay_heat(original, made.values[0].cpu()))
     write_image(folder / "mask.png", region.float())
     write_image(folder / "sheet.png", results.sheet(original, made, region, edited))
-    results.save_map(folder / results.MAP_FILE, made)
+    image = results.digest(picture)
+    results.save_map(folder / results.MAP_FILE, made, image)
     clock.lap("write")
     seconds = clock.seconds | {"total": round(sum(clock.seconds.values()), 3)}
-    facts = {"image_size": list(picture.size), "image_sha256": results.digest(picture)}
+    facts = {"image_size": list(picture.size), "image_sha256": image}
     write_json(
         folder / "run.json", record | facts | {"versions": results.versions(), "seconds": seconds}
     )
 
 
-def _tell(made: RelevanceMap, mask: Mask, result: ImageEdit | None, out: Path) -> None:
-    """The outcome in words."""
-    from wys.apps.results import VERDICTS, in_words, share
+def _tell(made: RelevanceMap, record: dict[str, Any], named: bool, out: Path) -> None:
+    """The outcome in words.
 
-    covered = share(mask.at(mask.image_size)[0])
-    print(f"{VERDICTS[made.verdict]} The mask covers {covered:.1%} of it.")
-    if result is not None and not result.edited[0]:
-        print("The image is left as it is; --force, --mask or --include edit it all the same.")
-    elif result is not None:
-        changed = float(result.changed_share[0])
-        print(f"{changed:.1%} of the pixels changed, none outside the mask.")
+    Args:
+        record: of the run; without "edited" after a look.
+        named: the user said that, or where, the image is to be edited.
+    """
+    from wys.apps.results import VERDICTS, in_words
+
+    print(f"{VERDICTS[made.verdict]} The mask covers {record['share_in_mask']:.1%} of it.")
+    edited = record.get("edited")
+    if edited:
+        print(f"{record['share_changed']:.1%} of the pixels changed, none outside the mask.")
+    elif edited is not None:
+        cure = "--force, --mask or --include edit it all the same"
+        if named or made.verdict != "nothing to edit":
+            cure = "its mask is empty"
+        print(f"The image is left as it is; {cure}.")
     print(f"Results in {in_words(out)}")

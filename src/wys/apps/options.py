@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from wys.diffusion.editor import Editor
     from wys.diffusion.settings import EditorSettings
-    from wys.relevance import RelevanceMap
+    from wys.relevance import RelevanceMap, RelevanceSettings
 
 Corners = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the upper ends are excluded."""
@@ -40,6 +40,16 @@ def optional(metavar: str) -> Any:
 
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 """An option without a value. That it is off unless given needs no words in the help."""
+
+
+def check_instruction(instruction: str) -> None:
+    """Raises WysError where an instruction says nothing, before anything is loaded."""
+    if not instruction.strip():
+        raise WysError("the instruction is empty; say what to change.")
+    try:
+        instruction.encode()
+    except UnicodeEncodeError as error:
+        raise WysError("the instruction is no valid UTF-8 text; type it again.") from error
 
 
 def parse_box(text: str) -> Corners:
@@ -106,7 +116,8 @@ class MapOptions:
     source: Annotated[
         Literal["difference", "head", "both"] | None, own("{difference,head,both}")
     ] = None
-    """From the predicted noise, by the editor's relevance head, or both."""
+    """From the predicted noise, by the editor's relevance head, or both; another source than the
+    editor's own begins with the paper's settings."""
     first_steps: Annotated[int | None, own("N")] = None
     """Read the map off so many first steps of the edit; 0: make it before."""
     draws: Annotated[int | None, own("N")] = None
@@ -137,7 +148,7 @@ class MapOptions:
 
         preset = editor.settings if self.preset == "editor" else PAPER
         relevance = overridden(
-            preset.relevance,
+            of_source(preset.relevance, self.source),
             source=self.source,
             first_steps=before_the_edit(self.first_steps, self.draws, self.timesteps),
             draws=self.draws,
@@ -180,6 +191,19 @@ class MapOptions:
         if any(getattr(how, name) != getattr(made.settings, name) for name in same):
             values = relevance_values(made.raw, how, shown)
         return dataclasses.replace(made, values=values, settings=how)
+
+
+def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSettings:
+    """What a map of a source begins with: settings of one source mean nothing to another.
+
+    A difference of predictions begins with the paper's, a head's probability is taken as it is.
+    """
+    from wys.diffusion.settings import PAPER
+
+    if source is None or source == relevance.source:
+        return relevance
+    normalisation = "absolute" if source == "head" else PAPER.relevance.normalisation
+    return dataclasses.replace(PAPER.relevance, normalisation=normalisation)
 
 
 def before_the_edit(

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -41,8 +41,11 @@ VERDICTS: dict[Verdict, str] = {
 
 
 @contextmanager
-def result_folder(out: Path) -> Iterator[Path]:
+def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
     """Yields a temporary folder whose files move to `out` together once all are written.
+
+    Args:
+        replaces: files of an earlier run that go, where this one has none of that name.
 
     On entry `out` is tried, so that a place that cannot be written is found before the work, and
     on failure nothing new is left there.
@@ -53,6 +56,7 @@ def result_folder(out: Path) -> Iterator[Path]:
     existed = out.exists()
     temporary: Path | None = None
     complete = False
+    kept: set[Path] = set()
     try:
         out.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".wys-", dir=out))
@@ -61,6 +65,9 @@ def result_folder(out: Path) -> Iterator[Path]:
             target = out / file.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
+            kept.add(target)
+        for stale in {out / name for name in replaces} - kept:
+            stale.unlink(missing_ok=True)
         complete = True
     except OSError as error:
         reason = error.strerror or str(error)
@@ -74,6 +81,8 @@ def result_folder(out: Path) -> Iterator[Path]:
 
 def check_writable(path: Path) -> None:
     """Raises WysError where a file could not be written: before the work, not after it."""
+    if path.is_dir():
+        raise WysError(f"cannot write {path}: there is a folder of that name; name a file.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -84,8 +93,12 @@ def check_writable(path: Path) -> None:
         ) from error
 
 
-def save_map(path: Path, relevance: RelevanceMap) -> None:
-    """Writes a relevance map, so that another threshold or guidance need not make it again."""
+def save_map(path: Path, relevance: RelevanceMap, image: str) -> None:
+    """Writes a relevance map, so that another threshold or guidance need not make it again.
+
+    Args:
+        image: the digest of the picture that it is of.
+    """
     tensors = {"values": relevance.values, "raw": relevance.raw}
     if relevance.spread is not None:
         tensors["spread"] = relevance.spread
@@ -94,12 +107,16 @@ def save_map(path: Path, relevance: RelevanceMap) -> None:
         "instructions": json.dumps(relevance.instructions),
         "image_size": json.dumps(relevance.image_size),
         "settings": json.dumps(asdict(relevance.settings)),
+        "image": image,
     }
     write_tensors(path, tensors, metadata)
 
 
-def load_map(path: Path) -> RelevanceMap:
+def load_map(path: Path) -> tuple[RelevanceMap, str | None]:
     """Reads what `save_map` wrote; `path` is the file, or the folder of a run.
+
+    Returns:
+        The map, and the digest of its picture; None in a file of an earlier version.
 
     Raises:
         WysError: there is no such map, or it is damaged.
@@ -113,7 +130,7 @@ def load_map(path: Path) -> RelevanceMap:
         settings["timesteps"] = tuple(settings["timesteps"])
         settings["verdict"] = VerdictSettings(**settings["verdict"])
         height, width = json.loads(metadata["image_size"])
-        return RelevanceMap(
+        found = RelevanceMap(
             values=tensors["values"],
             raw=tensors["raw"],
             spread=tensors.get("spread"),
@@ -125,6 +142,7 @@ def load_map(path: Path) -> RelevanceMap:
         raise WysError(
             f"{path} is a damaged relevance map; make it again with 'wys relevance'."
         ) from error
+    return found, metadata.get("image")
 
 
 def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:

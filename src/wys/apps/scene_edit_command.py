@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from wys.apps.options import EditorOptions, Flag, optional
+from wys.apps.options import EditorOptions, Flag, check_instruction, optional
 from wys.apps.scene_options import (
     Instruction,
     Method,
     SceneGuideOptions,
     SceneMapOptions,
     ScenePath,
-    check_instruction,
 )
 from wys.errors import WysError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from wys.apps.options import Flag, before_the_edit, optional, overridden, own
+from wys.apps.options import Flag, before_the_edit, of_source, optional, overridden, own
 from wys.errors import WysError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class SceneMapOptions:
     def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
         """The preset with what was given."""
         maps = overridden(
-            preset.relevance or editor.settings.relevance,
+            of_source(preset.relevance or editor.settings.relevance, self.source),
             source=self.source,
             first_steps=before_the_edit(None, self.draws, self.timesteps),
             draws=self.draws,
@@ -165,12 +165,6 @@ class SceneGuideOptions:
             rest=self.rest,
             rate=self.rate,
         )
-
-
-def check_instruction(instruction: str) -> None:
-    """Raises WysError where an instruction says nothing, before anything is loaded."""
-    if not instruction.strip():
-        raise WysError("the instruction is empty; say what to change.")
 
 
 def field_device(name: str) -> torch.device:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from wys.apps.options import EditorOptions
-from wys.apps.scene_options import Instruction, SceneMapOptions, ScenePath, check_instruction
+from wys.apps.options import EditorOptions, check_instruction
+from wys.apps.scene_options import Instruction, SceneMapOptions, ScenePath
 from wys.errors import WysError
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def tabletop(
     unknown = sorted(set(kinds or ()) - set(KINDS))
     if unknown:
         raise WysError(f"there is no kind {unknown[0]}; there are {', '.join(KINDS)}.")
-    chosen = None if kinds is None else tuple(kind for kind in KINDS if kind in kinds)
+    chosen = tuple(kind for kind in KINDS if kind in kinds) if kinds else None
     with result_folder(out) as folder, err.status("rendering"):
         pairs = make_pairs(
             seed, split, first, count, size=size, scene_range=RANGES[world], kinds=chosen

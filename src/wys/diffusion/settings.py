@@ -30,6 +30,10 @@ class EditorSettings:
     """In scenes: a thing apart from what all views agree on most is meant too where it is at least
     this share as relevant; 1: one thing alone, 0: all."""
 
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise WysError(f"images are edited at some pixels, not at {self.size}.")
+
 
 PAPER = EditorSettings()
 """The paper's settings, for any checkpoint that brings none of its own."""

@@ -56,6 +56,12 @@ Batch = tuple[tuple[str, ...], Truth]
 """The identities of a batch's cases, and the cases."""
 
 
+def check_size(size: int | None) -> None:
+    """Raises WysError where images of a side in pixels cannot be edited; None: the editor's own."""
+    if size is not None and not 16 <= size <= 4096:
+        raise WysError(f"--size is from 16 to 4096 pixels, not {size}.")
+
+
 class Source(Protocol):
     """Where a bench's cases come from; the same cases in the same batches every time."""
 
@@ -98,6 +104,7 @@ class Cases:
     def __post_init__(self) -> None:
         if self.cases < 1 or self.batch < 1:
             raise WysError("a bench needs at least 1 case, and a batch of at least 1.")
+        check_size(self.size)
 
     @property
     def count(self) -> int:

@@ -239,9 +239,10 @@ def _costs(windows: Sequence[Row]) -> list[Series]:
     """Seconds over the edited share, and what they are compared with."""
     measured = {
         "window": [float(row["seconds"]) for row in windows],
-        "diffusers": [row["seconds"] / row["ratio_to_diffusers"] for row in windows],
         "floor": [float(row["floor"]) for row in windows],
     }
+    if all(row["ratio_to_diffusers"] for row in windows):
+        measured["diffusers"] = [row["seconds"] / row["ratio_to_diffusers"] for row in windows]
     shares = [_window_percent(row) or 0.0 for row in windows]
     return [
         Series(name, list(zip(shares, seconds, strict=True)), dashed=name == "floor")

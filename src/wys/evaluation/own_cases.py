@@ -16,6 +16,7 @@ from torch import Tensor
 from wys.datasets.edit_cases import EditCase, read_cases
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
+from wys.evaluation.cases import check_size
 from wys.image import resize
 from wys.tabletop.pairs import changed
 
@@ -64,6 +65,7 @@ class OwnCases:
     def __post_init__(self) -> None:
         if self.cases is not None and self.cases < 1:
             raise WysError("a bench needs at least 1 case.")
+        check_size(self.size)
 
     @cached_property
     def entries(self) -> list[EditCase]:

@@ -30,6 +30,7 @@ from wys.diffusion.baselines import diffusers_edit, published_edit, published_re
 from wys.diffusion.editor import Editor
 from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
+from wys.evaluation.cases import check_size
 from wys.evaluation.floor import best_rate, operations
 from wys.evaluation.peak_memory import PeakMemory
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
@@ -69,6 +70,7 @@ class SpeedSettings:
     def __post_init__(self) -> None:
         if self.repeats < 1 or self.steps < 1:
             raise WysError("a speed bench needs at least 1 repeat and 1 step.")
+        check_size(self.size)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import logging
+import math
 import os
 import socket
 import tempfile
@@ -43,7 +44,8 @@ class PageOptions:
         """Raises WysError where a number does not fit, or the port cannot be had."""
         if not 1 <= self.port <= 65535:
             raise WysError("--port is a number from 1 to 65535.")
-        if self.max_megabytes <= 0 or self.max_megapixels <= 0 or self.max_waiting < 1:
+        finite = all(0 < x < math.inf for x in (self.max_megabytes, self.max_megapixels))
+        if not finite or self.max_waiting < 1:
             raise WysError("--max-megabytes and --max-megapixels are above 0, --max-waiting too.")
         try:
             family = socket.AF_INET6 if ":" in self.host else socket.AF_INET

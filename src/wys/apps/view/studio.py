@@ -16,10 +16,10 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from wys import scene_settings
-from wys.apps.options import EditorOptions
+from wys.apps.options import EditorOptions, check_instruction
 from wys.apps.scene_data import surface_points
 from wys.apps.scene_edit_job import EditJob, begin_layer, edit_record
-from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions, check_instruction
+from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
 from wys.apps.scene_results import VERDICTS, spread_indices
 from wys.apps.view.live import Live, Progress
 from wys.apps.view.paths import PathSettings, film
