@@ -334,6 +334,25 @@ def test_unknown_places_are_refused(tmp_path: Path, fitted: SceneFolder) -> None
         fitted.find_layer("green")
 
 
+def test_a_stray_file_beside_the_layers_is_in_nobodys_way(
+    fitted: SceneFolder,
+) -> None:
+    folder = add_layer(fitted, "one", 1, right_half())
+    stray = folder.path / "layers" / ".DS_Store"
+    stray.write_bytes(b"finder")
+    folder, sentence = folder.undone()
+    assert "01-one is undone" in sentence and stray.exists() and folder.unfinished is None
+    assert add_layer(folder, "two", 1, right_half()).record["layers"] == ["01-two"]
+
+
+def test_a_layer_is_found_by_the_name_that_it_was_given(fitted: SceneFolder) -> None:
+    folder = add_layer(fitted, layer_name("Hat_V2"), 1, right_half())
+    found = folder.find_layer("Hat_V2")
+    assert found is not None and found.name == "01-hat-v2"
+    with pytest.raises(WysError, match="is the scene without edits"):
+        folder.begin_layer("original", {})
+
+
 def test_one_name_for_two_photographs_is_refused(tmp_path: Path, capture: Capture) -> None:
     twice = replace(capture, held_out=capture.train)
     with pytest.raises(WysError, match="rename"):
@@ -350,3 +369,4 @@ def test_layers_have_safe_names(instruction: str) -> None:
 def test_a_layer_is_called_after_its_instruction() -> None:
     assert layer_name("Make the red cube blue!") == "make-the-red-cube-blue"
     assert layer_name("…") == "edit"
+    assert layer_name("x" * 50) == "x" * 31

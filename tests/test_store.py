@@ -41,6 +41,15 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path: Path) -> None:
     assert all(torch.equal(v, tensors[k]) for k, v in read_tensors(tmp_path / "0").items())
 
 
+def test_shared_memory_and_no_tensors_at_all(tmp_path: Path) -> None:
+    whole = torch.arange(4.0)
+    tensors = {"whole": whole, "view": whole[1:], "same": whole}
+    write_tensors(tmp_path / "t", tensors)
+    assert all(torch.equal(v, tensors[k]) for k, v in read_tensors(tmp_path / "t").items())
+    write_tensors(tmp_path / "none", {})
+    assert read_tensors(tmp_path / "none") == {} and read_metadata(tmp_path / "none") == {}
+
+
 def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "x.json"
     write_json(target, 1)

@@ -33,7 +33,7 @@ from wys.nerf.fitting import FitSettings
 from wys.nerf.layering import Look
 from wys.nerf.region import Region
 from wys.nerf.scene import Scene
-from wys.scene_layer import Layer
+from wys.scene_layer import Layer, layer_name
 from wys.store import (
     read_json,
     read_tensors,
@@ -229,7 +229,7 @@ class SceneFolder:
         if name == ORIGINAL:
             return None
         for layer in reversed(self.layers):
-            if name in (layer.name, layer.name.split("-", 1)[-1]):
+            if layer.name == name or layer.name.split("-", 1)[-1] in (name, layer_name(name)):
                 return layer
         known = ", ".join([ORIGINAL, *self.record["layers"]])
         raise WysError(f"{self.path} has no layer '{name}'; it has {known}.")
@@ -290,7 +290,12 @@ class SceneFolder:
 
         Args:
             name: what the user calls it; its number is put before it.
+
+        Raises:
+            WysError: the name is that of the scene without edits.
         """
+        if name == ORIGINAL:
+            raise WysError(f"'{ORIGINAL}' is the scene without edits; give the layer another name.")
         self._tidy()
         folder = self.path / _LAYERS / f"{len(self.record['layers']) + 1:02d}-{name}"
         return Layer.begin(folder, record)
@@ -375,7 +380,7 @@ class SceneFolder:
         """Removes the folders of layers that the record does not name."""
         layers = self.path / _LAYERS
         for folder in layers.iterdir() if layers.is_dir() else ():
-            if folder.name not in self.record["layers"]:
+            if folder.is_dir() and folder.name not in self.record["layers"]:
                 shutil.rmtree(folder)
         if layers.is_dir() and not any(layers.iterdir()):
             layers.rmdir()

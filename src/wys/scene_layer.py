@@ -136,7 +136,7 @@ def layer_name(instruction: str) -> str:
     words = re.findall(r"[a-z0-9]+", instruction.lower())
     name = ""
     for word in words:
-        if len(name) + len(word) > 31:
+        if name and len(name) + len(word) > 31:
             break
-        name = f"{name}-{word}" if name else word
+        name = f"{name}-{word}" if name else word[:31]
     return name or "edit"

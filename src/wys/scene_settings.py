@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -70,11 +71,11 @@ class SceneEditSettings:
             raise WysError(
                 f"the noise of a scene's edit is a range within (0, 1], not {low} to {high}."
             )
-        if self.passes <= 0 or min(self.every, self.learn, self.at_once) < 1:
+        if not 0 < self.passes < math.inf or min(self.every, self.learn, self.at_once) < 1:
             raise WysError("passes, every, learn and at_once must be above 0.")
         if min(self.rest, self.watch) < 0:
             raise WysError("rest and watch must be at least 0.")
-        if not 0 <= self.inside <= 1 or self.rate <= 0:
+        if not 0 <= self.inside <= 1 or not 0 < self.rate < math.inf:
             raise WysError("inside is a share between 0 and 1, rate is above 0.")
 
 

@@ -62,14 +62,28 @@ def write_atomically(path: PathLike) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def check_vacant(path: Path) -> None:
+    """Raises WysError where no new folder can be made, or an empty one filled."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise WysError(f"{path} is already there and not empty; choose another --out.")
+        if path.resolve() == Path.cwd():
+            raise WysError("the folder that you are in cannot be replaced; name another --out.")
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(f"cannot write to {path}: {reason}; choose another --out.") from error
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Yields a new folder that becomes `path` on success and disappears on failure."""
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise WysError(f"{path} is already there and not empty; choose another --out.")
+        check_vacant(path)
+        path = path.resolve()
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         # mkdtemp makes private folders; a result is as readable as any folder the user makes.
@@ -146,11 +160,22 @@ def read_json(path: PathLike) -> Any:
 def write_tensors(
     path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes named tensors (from any device) and text metadata as safetensors, atomically."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Writes named tensors (from any device) and text metadata as safetensors, atomically.
+
+    Tensors that share their memory are written each for itself.
+    """
+    whole: dict[str, Tensor] = {}
+    known: set[int] = set()
+    for name, tensor in tensors.items():
+        whole[name] = tensor.detach().cpu().contiguous()
+        place = whole[name].untyped_storage().data_ptr()
+        if place in known:
+            whole[name] = whole[name].clone()
+        known.add(place)
     with write_atomically(path) as temporary:
         try:
-            safetensors.torch.save_file(whole, temporary, metadata=dict(metadata or {}))
+            # Without any tensor an empty metadata makes a broken header.
+            safetensors.torch.save_file(whole, temporary, metadata=dict(metadata or {}) or None)
             _sort_metadata(temporary)
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
@@ -161,7 +186,9 @@ def _sort_metadata(path: Path) -> None:
     with path.open("r+b") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        if "__metadata__" not in header:
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         assert len(text) <= length
         file.seek(8)

@@ -168,6 +168,63 @@ def test_views_that_do_not_agree_on_a_place(
     assert top is not None and top.record["result"]["share_in_mask"] == 1
 
 
+@pytest.mark.parametrize("method", ["paper", "published", "in2n", "per-frame"])
+def test_every_method_goes_on_after_a_stop(
+    contents: Contents,
+    wys: Wys,
+    scene: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    from wys import scene_edit
+
+    options = ("--method", method, "--name", "red", *wys.edit)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert wys("edit", scene, "make the ball red", "--out", whole, *options) == 0
+    step, calls = scene_edit.Fitter.step, []
+
+    def killed(self: Any, *arguments: Any, **settings: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return step(self, *arguments, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.apps.progress.Saving.due", lambda self: True)
+        patch.setattr(scene_edit.Fitter, "step", killed)
+        assert wys("edit", scene, "make the ball red", "--out", cut, *options) == 130
+    assert wys("edit", scene, "make the ball red", "--out", cut, *options, "--resume") == 0
+    mine, theirs = contents(cut / "layers/01-red"), contents(whole / "layers/01-red")
+    assert mine.keys() == theirs.keys()
+    assert {name for name in mine if mine[name] != theirs[name]} <= {"layer.json"}
+    # And what it left can be read: another edit stands on it.
+    assert wys("edit", cut, "make the ball blue", *wys.edit) == 0
+
+
+def test_a_copy_is_of_its_scene_and_goes_with_an_edit_that_comes_to_nothing(
+    contents: Contents,
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, copy, other = contents(scene), tmp_path / "copy", tmp_path / "other"
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.scene_edit.verdict_of", lambda maps: "nothing to edit")
+        options = [word for word in wys.edit if word != "--force"]
+        assert wys("edit", scene, "make the ball red", "--out", copy, *options) == 0
+    assert not copy.exists()
+    assert wys("fit", "tabletop:1", "--out", other, *wys.data[1:], *wys.fit) == 0
+    capsys.readouterr()
+    for place in (other, scene):
+        code = wys("edit", scene, "make the ball red", "--out", place, "--resume", *wys.edit)
+        refused(code, capsys, "is no copy of")
+    assert contents(scene) == before
+
+
 @pytest.mark.parametrize("film", [1, -3])
 def test_a_film_that_cannot_be_is_refused_at_once(
     refused: Refused, wys: Wys, scene: Path, capsys: pytest.CaptureFixture[str], film: int

@@ -57,6 +57,44 @@ def test_seconds_choose_the_number_of_steps(wys: Wys, tmp_path: Path) -> None:
     assert record["settings"]["iterations"] == record["result"]["iterations"] >= 1
 
 
+def test_a_place_that_cannot_be_is_refused_before_anything_is_read(
+    refused: Callable[..., None],
+    wys: Wys,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("nothing is to be read")
+
+    monkeypatch.setattr("wys.apps.scene_data.read_data", read)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("stays")
+    refused(wys("fit", *wys.data, *wys.fit, "--out", tmp_path / "full"), capsys, "not empty")
+    code = wys("fit", *wys.data, "--iterations", "0", "--out", tmp_path / "new")
+    refused(code, capsys, "at least 1 iteration")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    refused(wys("fit", *wys.data, *wys.fit, "--out", "."), capsys, "cannot be replaced")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--decay", "nan"), ("--downscale", "inf"), ("--seconds", "inf"), ("--max-views", "3")],
+)
+def test_numbers_that_are_none_are_refused(
+    refused: Callable[..., None],
+    wys: Wys,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, str],
+) -> None:
+    code = wys("fit", "tabletop:0", *words, "--out", tmp_path / "new")
+    refused(code, capsys)
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_capture_in_files_is_fitted(wys: Wys, scene: Path, tmp_path: Path) -> None:
     assert wys("export", scene, "--out", tmp_path / "photos") == 0
     out = tmp_path / "other"

@@ -99,6 +99,16 @@ def test_models_that_cannot_be_read_are_named(tmp_path: Path) -> None:
         read_capture(tmp_path / "images", ReadSettings(format="colmap"))
 
 
+@pytest.mark.parametrize("text", [False, True])
+def test_points_are_not_read(tmp_path: Path, text: bool) -> None:
+    """Of a damaged file of points the library would read without end."""
+    write_model(tmp_path, "PINHOLE", text=text)
+    whole = read_capture(tmp_path, ALL)
+    file = tmp_path / "sparse" / "0" / ("points3D.txt" if text else "points3D.bin")
+    file.write_bytes(b"\xff" * 100)
+    assert torch.equal(read_capture(tmp_path, ALL).train.images, whole.train.images)
+
+
 def test_a_missing_library_is_named_with_its_cure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

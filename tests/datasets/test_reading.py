@@ -13,7 +13,7 @@ from PIL import Image
 
 from wys.camera import Camera
 from wys.datasets.lens import Distortion
-from wys.datasets.reading import ReadSettings, detect_format, read_capture
+from wys.datasets.reading import ReadSettings, _names, detect_format, read_capture
 from wys.errors import WysError, WysWarning
 from wys.image import Picture, write_picture
 from wys.tabletop.posed import posed_edit
@@ -213,6 +213,13 @@ def test_a_blender_folder_is_bounded_and_white_behind_alpha(tmp_path: Path) -> N
     )
     fewer = read_capture(tmp_path, ReadSettings(max_views=5))
     assert (len(fewer.train), len(fewer.held_out)) == (4, 2)
+
+
+def test_one_photograph_with_two_poses_has_two_names_and_no_folders_in_them() -> None:
+    photo = Path("/somewhere/else/1.png")
+    assert _names([photo, Path("/somewhere/else/2.png")]) == ("1", "2")
+    names = _names([photo, photo])
+    assert len(set(names)) == 2 and not any("/" in name for name in names)
 
 
 def test_names_of_several_folders_stay_apart(tmp_path: Path) -> None:

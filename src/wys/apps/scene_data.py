@@ -16,7 +16,7 @@ from torch import Tensor
 from wys.apps.scene_options import ReadOptions
 from wys.camera import Camera
 from wys.datasets.camera_path import orbit, read_camera_path
-from wys.datasets.reading import read_capture
+from wys.datasets.reading import LEAST_VIEWS, read_capture
 from wys.errors import WysError
 from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering
@@ -53,6 +53,10 @@ def read_data(data: str, options: ReadOptions) -> tuple[Capture, dict[str, str] 
     if options.holdout is not None:
         every = options.holdout
     held_out = round(count / every) if every else 0
+    if count - held_out < LEAST_VIEWS:
+        raise WysError(
+            f"{count - held_out} views are left to fit to; hold out fewer, or take more."
+        )
     case = posed_edit(_SEED, index, "recolour", _SPLIT)
     size = max(8, round(_SIZE / options.downscale))
     posed = posed_views(case, views=count - held_out, held_out=held_out, size=size)

@@ -7,6 +7,8 @@ that `--resume` goes on after a kill; the scene has the layer once everything of
 from __future__ import annotations
 
 import contextlib
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +26,7 @@ from wys.errors import WysError
 
 if TYPE_CHECKING:
     from wys.apps.scene_edit_job import EditJob
+    from wys.scene_folder import SceneFolder
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
 MapGroup = Annotated[tyro.conf.OmitArgPrefixes[SceneMapOptions], tyro.conf.arg(name="map")]
@@ -72,6 +75,8 @@ def edit(
     again = out is not None and resume and (out / RECORD).is_file()
     if out is not None and not again and out.exists():
         raise WysError(f"{out} is there already; choose another --out, or go on with --resume.")
+    if again and out is not None and not _is_copy(source, SceneFolder.open(out)):
+        raise WysError(f"{out} is no copy of {scene}; choose another --out.")
     with contextlib.ExitStack() as held:
         if out is None:
             held.enter_context(locked(scene))
@@ -81,6 +86,7 @@ def edit(
         if out is not None:
             if not again:
                 copy_scene(source, out)
+                held.enter_context(_gone_without_an_edit(out, len(source.layers)))
             held.enter_context(locked(out))
         folder = SceneFolder.open(scene if out is None else out)
         record = edit_record(instruction, editor, loaded, how, guide, method, settings)
@@ -96,6 +102,25 @@ def edit(
         folder, figures = job.write(film, peak_mb)
     _tell_edit(figures)
     print(f"Results in {in_words(layer.folder)}")
+
+
+def _is_copy(source: SceneFolder, other: SceneFolder) -> bool:
+    """Whether a folder is a copy of a scene, with edits of its own or without."""
+    rest = [{**folder.record, "layers": None} for folder in (source, other)]
+    return rest[0] == rest[1] and source.path.resolve() != other.path.resolve()
+
+
+@contextlib.contextmanager
+def _gone_without_an_edit(copy: Path, layers: int) -> Iterator[None]:
+    """Takes a copy away that was made for an edit which came to nothing."""
+    from wys.scene_folder import SceneFolder
+
+    try:
+        yield
+    finally:
+        folder = SceneFolder.open(copy)
+        if folder.unfinished is None and len(folder.record["layers"]) == layers:
+            shutil.rmtree(copy)
 
 
 def _run(job: EditJob) -> float:

@@ -79,10 +79,13 @@ def _begin(
     from wys.apps.scene_data import read_data
     from wys.nerf.field import FieldSettings
     from wys.scene_folder import SceneFolder
+    from wys.store import check_vacant
 
+    # Finding poses can take long.
+    check_vacant(out)
+    settings, field = how.settings(), FieldSettings()
     with err.status("reading the photographs"):
         capture, instructions = read_data(data, read)
-    settings, field = how.settings(), FieldSettings()
     if how.seconds is not None:
         with err.status("measuring the time of a step"):
             capture_views = capture.train

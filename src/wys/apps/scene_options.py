@@ -36,10 +36,12 @@ class ReadOptions:
     """Hold out every Nth view for figures (8; tabletop: 5); 0: none."""
     max_views: Annotated[int | None, optional("N")] = None
     """At most so many views, evenly spread (tabletop: 25)."""
+    threads: int = 1
+    """Threads that look for the poses of plain photos: more are faster, and do not repeat."""
 
     def check(self) -> None:
         """Raises WysError where a value makes no sense, before anything is read."""
-        if not self.downscale > 0 or (self.holdout or 0) < 0 or self.holdout == 1:
+        if not 0 < self.downscale < math.inf or (self.holdout or 0) < 0 or self.holdout == 1:
             raise WysError("--downscale is above 0, and --holdout 0 (none) or at least 2.")
         if self.max_views is not None and self.max_views < 3:
             raise WysError(f"a scene needs at least 3 views, and --max-views is {self.max_views}.")
@@ -49,7 +51,7 @@ class ReadOptions:
         from wys.datasets.reading import ReadSettings
 
         given = overridden(ReadSettings(), holdout=self.holdout, max_views=self.max_views)
-        return replace(given, downscale=self.downscale)
+        return replace(given, downscale=self.downscale, threads=self.threads)
 
 
 @dataclass(frozen=True)

@@ -51,24 +51,41 @@ def read_colmap(folder: Path) -> Frames:
             f"{folder} has no COLMAP model; put cameras, images and points into sparse/0."
         )
     pycolmap = _pycolmap()
+    photos = _photo_folder(folder, model)
     try:
-        with _quiet(pycolmap):
-            reconstruction = pycolmap.Reconstruction(str(model))
+        with _quiet(pycolmap), _without_points(model) as poses:
+            frames = _frames(pycolmap.Reconstruction(str(poses)), photos, model)
+    except WysError:
+        raise
     except Exception as error:  # The library raises several kinds for a damaged file.
         raise WysError(
             f"{model} is not a COLMAP model that can be read ({_first_line(error)}); "
             "export it again."
         ) from error
-    photos = _photo_folder(folder, model)
-    return Frames(with_photos(_frames(reconstruction, photos, model), model))
+    return Frames(with_photos(frames, model))
 
 
-def recover_poses(photos: Sequence[Path], source: Path) -> Frames:
+@contextmanager
+def _without_points(model: Path) -> Iterator[Path]:
+    """The model in a temporary folder, with no points: none are used, and of a damaged file of them
+    the library reads without end."""
+    with tempfile.TemporaryDirectory(prefix="wys-colmap-") as work:
+        place = Path(work)
+        for file in model.iterdir():
+            if file.suffix in (".bin", ".txt") and file.is_file() and file.stem != "points3D":
+                (place / file.name).symlink_to(file.resolve())
+        binary = (place / "cameras.bin").exists()
+        (place / ("points3D.bin" if binary else "points3D.txt")).write_bytes(bytes(8 * binary))
+        yield place
+
+
+def recover_poses(photos: Sequence[Path], source: Path, threads: int = 1) -> Frames:
     """Poses of photographs that were taken with one lens, found by structure from motion.
 
     Args:
         photos: photographs of one size.
         source: named in messages.
+        threads: with more than one the order of the work, and so the result, differs each time.
 
     Raises:
         WysError: pycolmap is missing, a photograph cannot be read or is of another size than the
@@ -89,6 +106,7 @@ def recover_poses(photos: Sequence[Path], source: Path) -> Frames:
         mapping.random_seed = 0
         mapping.min_model_size = 3
         mapping.extract_colors = False
+        extraction.num_threads = matching.num_threads = mapping.num_threads = threads
         pycolmap.set_random_seed(0)
         pycolmap.extract_features(
             database,
@@ -153,6 +171,8 @@ def _optics(camera: Any, source: Path) -> Optics:
     """A COLMAP camera; its pixel centres lie at +0.5 as ours do."""
     values = [float(value) for value in camera.params]
     size = (int(camera.height), int(camera.width))
+    if min(size) < 1:
+        raise WysError(f"{source} has a camera of {size[1]} x {size[0]} pixels; export it again.")
     match camera.model_name:
         case "SIMPLE_PINHOLE" | "SIMPLE_RADIAL" | "RADIAL":
             f, cx, cy = values[:3]

@@ -51,6 +51,9 @@ class ReadSettings:
     format: Format = "auto"
     """transforms: a transforms.json; blender: a NeRF-synthetic folder; colmap: a folder with
     sparse/ and images/; photos: a folder of photos without poses; video; auto finds out."""
+    threads: int = 1
+    """Threads that look for the poses of plain photos. More than one are faster, and what they find
+    differs a little each time."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.downscale < float("inf"):
@@ -61,6 +64,8 @@ class ReadSettings:
             )
         if self.max_views is not None and self.max_views < LEAST_VIEWS:
             raise WysError(f"--max-views is at least {LEAST_VIEWS}, not {self.max_views}.")
+        if self.threads < 1:
+            raise WysError(f"--threads is at least 1, not {self.threads}.")
 
 
 def read_capture(path: Path, settings: ReadSettings | None = None) -> Capture:
@@ -172,7 +177,7 @@ def _find(path: Path, kind: Format, settings: ReadSettings, stack: ExitStack) ->
         raise WysError(
             f"{path} has {len(photos)} photos, and {LEAST_VIEWS} are the least; add photos."
         )
-    return recover_poses(photos, path)
+    return recover_poses(photos, path, settings.threads)
 
 
 def _photos_in(folder: Path) -> list[Path]:
@@ -271,7 +276,7 @@ def _names(photos: Sequence[Path]) -> tuple[str, ...]:
     """File stems; where two are the same, all get their folders' names in front."""
     stems = [photo.stem for photo in photos]
     depth = 1
-    longest = max(len(photo.parts) for photo in photos)
+    longest = max(len(photo.parts) - bool(photo.anchor) for photo in photos)
     while len(set(stems)) < len(stems) and depth < longest:
         depth += 1
         stems = ["_".join([*photo.parts[-depth:-1], photo.stem]) for photo in photos]

@@ -5,6 +5,7 @@ The clock runs while the scene is fitted and stands still while it is judged.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -80,7 +81,7 @@ def scene_fit_bench(
         WysError: no view is held out, or no second is asked for.
     """
     settings = settings or SceneFitBenchSettings()
-    if not at or sorted(set(at)) != list(at) or at[0] <= 0:
+    if not at or sorted(set(at)) != list(at) or not (at[0] > 0 and at[-1] < math.inf):
         raise WysError("the seconds to judge a fit at are numbers above 0 that rise.")
     if not len(capture.held_out):
         raise WysError("no view is held out; keep some back with --holdout 8.")

@@ -59,10 +59,12 @@ class FitSettings:
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.rays < 1 or self.warmup < 0:
             raise WysError("a fit needs at least 1 iteration and 1 ray.")
-        if min(self.rate, self.proposal_rate) <= 0 or not 0 < self.final <= 1:
+        rates = all(0 < rate < math.inf for rate in (self.rate, self.proposal_rate))
+        if not rates or not 0 < self.final <= 1:
             raise WysError("learning rates are above 0, and final is a share above 0, up to 1.")
-        if min(self.interlevel, self.distortion, self.decay) < 0:
-            raise WysError("the weights of a fit's losses are at least 0.")
+        weights = (self.interlevel, self.distortion, self.decay)
+        if not all(0 <= weight < math.inf for weight in weights):
+            raise WysError("the weights of a fit's losses are numbers of at least 0.")
 
     def share(self, iteration: int) -> float:
         """The learning rate of a step as a share of the highest (Loshchilov 2017)."""

@@ -6,6 +6,7 @@ the shards that exist are the progress that was made, and training may begin on 
 
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -239,13 +240,17 @@ def write_shard(source: Source, shard: Shard, folder: Path) -> None:
     write_tensors(shard.path(folder), whole, texts)
 
 
-def _work(source: Source, shards: Sequence[Shard], folder: Path) -> None:
+def _work(source: Source, shards: Sequence[Shard], folder: Path, sentences: Any) -> None:
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     for shard in shards:
         if parent is not None and not parent.is_alive():
             return
-        write_shard(source, shard, folder)
+        try:
+            write_shard(source, shard, folder)
+        except WysError as error:
+            sentences.put(str(error))
+            sys.exit(2)
 
 
 def generate(
@@ -269,7 +274,8 @@ def generate(
     total = sum(shard.count for shard in shards)
     origin = {"source": source.identity, "shard": settings.shard}
     index = folder / "index.json"
-    if index.exists() and any(read_json(index).get(key) != origin[key] for key in origin):
+    begun = any(folder.glob("*/*.safetensors"))
+    if begun and index.exists() and any(read_json(index).get(key) != origin[key] for key in origin):
         raise WysError(
             f"{folder} holds triplets of another source, or of other settings; train in another "
             "folder."
@@ -286,8 +292,11 @@ def generate(
             report(done(), total)
         return
     context = multiprocessing.get_context("spawn")
+    sentences = context.SimpleQueue()
     processes = [
-        context.Process(target=_work, args=(source, missing[i::workers], folder), daemon=True)
+        context.Process(
+            target=_work, args=(source, missing[i::workers], folder, sentences), daemon=True
+        )
         for i in range(workers)
     ]
     for process in processes:
@@ -295,6 +304,8 @@ def generate(
     while any(process.is_alive() for process in processes):
         time.sleep(1)
         report(done(), total)
+    if not sentences.empty():
+        raise WysError(sentences.get())
     if any(process.exitcode for process in processes):
         raise WysError(f"making triplets in {folder} failed; its output above tells why.")
     report(done(), total)

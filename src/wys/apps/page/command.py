@@ -7,7 +7,6 @@ import ipaddress
 import logging
 import math
 import os
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import tyro
 
+from wys.apps.address import check_address
 from wys.apps.options import EditorOptions, Flag
 from wys.errors import WysError
 
@@ -47,16 +47,7 @@ class PageOptions:
         finite = all(0 < x < math.inf for x in (self.max_megabytes, self.max_megapixels))
         if not finite or self.max_waiting < 1:
             raise WysError("--max-megabytes and --max-megapixels are above 0, --max-waiting too.")
-        try:
-            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((self.host, self.port))
-        except OSError as error:
-            raise WysError(
-                f"cannot serve at {self.host}, port {self.port}: {error.strerror or error}; "
-                "choose another --port or --host."
-            ) from error
+        check_address(self.host, self.port)
 
     @property
     def is_private(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from wys.apps.address import check_address
 from wys.apps.options import EditorOptions
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions, ScenePath
 from wys.errors import WysError
@@ -56,6 +57,7 @@ def view(
     from wys.apps.view.viewer import Viewer, ViewerSettings
 
     check_film(film)
+    check_address(host, 0)  # Where the port is taken the next free one will do.
     with err.status("opening the scene"):
         studio = Studio(scene, StudioSettings(editor, how, guide, method, film))
         viewer = Viewer(studio, ViewerSettings(host, port, size, out))

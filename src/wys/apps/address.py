@@ -1,0 +1,21 @@
+"""Where a server of this machine listens."""
+
+from __future__ import annotations
+
+import socket
+
+from wys.errors import WysError
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises WysError where nothing can listen at a host's port; port 0: at any of them."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise WysError(
+            f"cannot serve at {host}, port {port}: {error.strerror or error}; choose another "
+            "--port or --host."
+        ) from error
