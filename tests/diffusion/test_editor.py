@@ -198,3 +198,8 @@ def test_a_fingerprint_tells_weights_apart(
     with torch.no_grad():
         next(other.vae.decoder.parameters()).mul_(1.01)
     assert Editor.from_pipeline(other).fingerprint != editor.fingerprint
+    weight = torch.zeros(1, editor.unet.conv_out.in_channels, 3, 3)
+    heads = [{"weight": weight, "bias": torch.full((1,), value)} for value in (0.0, 1.0)]
+    pipeline, device = editor.pipeline, editor.device
+    first, second = (Editor(pipeline, device, head=head).fingerprint for head in heads)
+    assert len({first, second, editor.fingerprint}) == 3

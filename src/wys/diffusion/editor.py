@@ -122,8 +122,10 @@ class Editor:
     def fingerprint(self) -> str:
         """Tells the editor's weights from others: SHA-256 of some values of every parameter."""
         found = hashlib.sha256()
-        for part in (self.unet, self.vae, self._pipeline.text_encoder):
-            for name, parameter in part.named_parameters():
+        parts = [dict(part.named_parameters()) for part in (self.unet, self.vae)]
+        parts += [dict(self._pipeline.text_encoder.named_parameters()), self.head or {}]
+        for part in parts:
+            for name, parameter in part.items():
                 found.update(f"{name} {tuple(parameter.shape)}".encode())
                 if not parameter.is_meta:  # Those that are offloaded layer by layer.
                     some = parameter.detach().flatten()[:16].float().cpu()
