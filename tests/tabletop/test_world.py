@@ -102,6 +102,28 @@ def test_ranges_are_kept() -> None:
     assert scene.material.min() == 1 and scene.size.max() == 0
 
 
+def test_alike_objects_share_shapes_and_colours_and_nothing_else_changes() -> None:
+    usual, alike = (sample_scenes(0, 0, 1500, replace(PLAIN, alike=a)) for a in (0.0, 1.0))
+    assert same(usual, sample_scenes(0, 0, 1500, PLAIN))
+    others = {f.name for f in fields(TableScene)} - {"shape", "colour"}
+    assert all(torch.equal(getattr(usual, name), getattr(alike, name)) for name in others)
+    shared = {}
+    for name in ("shape", "colour"):
+        for scene, which in ((usual, "usual"), (alike, "alike")):
+            values = getattr(scene, name)
+            shared[name, which] = (values[:, 1:] == values[:, :1]).float().mean()
+    # By chance one in six shapes, and one in ten colours less the one that is held out.
+    assert abs(shared["shape", "usual"] - 1 / 6) < 0.03
+    assert abs(shared["shape", "alike"] - (1 + 1 / 6) / 2) < 0.03
+    assert shared["colour", "usual"] < 0.15 and shared["colour", "alike"] > 0.35
+    held_out = torch.tensor([COLOURS.index(HELD_OUT[shape]) for shape in SHAPES])
+    assert not (alike.colour == held_out[alike.shape]).any()
+    half = sample_scenes(0, 0, 1500, replace(PLAIN, alike=0.5))
+    differs = (half.shape != usual.shape).any(dim=1)
+    assert 0.3 < differs.float().mean() < 0.5
+    assert torch.equal(half.shape[differs], alike.shape[differs])
+
+
 def test_indexing_and_joining() -> None:
     scene = sample_scenes(0, 0, 6, FULL)
     assert same(join([scene[:2], scene[2], scene[[3, 4, 5]]]), scene)

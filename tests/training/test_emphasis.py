@@ -126,6 +126,15 @@ def test_a_larger_set_of_other_kinds_adds_to_what_a_folder_holds(tmp_path):
     assert {kind for path in paths[2:] for kind in ShardFile(path).kinds} == {"add", "size"}
 
 
+def test_objects_are_alike_only_in_training():
+    usual = Tabletop(DataSettings(size=32))
+    alike = Tabletop(replace(usual.settings, alike=1.0))
+    assert usual.identity != alike.identity
+    for split, same in (("train", False), ("validation", True)):
+        shapes = [source.pairs(split, 0, 8, 32).shapes for source in (usual, alike)]
+        assert torch.equal(*shapes) == same
+
+
 def test_what_an_earlier_version_made_is_refused(tmp_path):
     latents(tmp_path, [0, 1, 2, 3])
     path = tmp_path / "16" / "train-00000000.safetensors"

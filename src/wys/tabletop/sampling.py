@@ -119,11 +119,25 @@ def sample_cameras(
     return cameras_of(seed, _keys(split, first, count), scene_range, height, width)
 
 
+def _draw_followers(
+    seed: int, keys: Sequence[str], share: float
+) -> tuple[Bool[Tensor, "b 5"], Bool[Tensor, "b 5"]]:
+    """Which objects take the shape, and which the colour, of the first one (SceneRange.alike)."""
+    u = _Uniforms(seed, keys, "tabletop alike", 1 + 2 * MAX_OBJECTS)
+    chosen = u.take(1) < share
+    return chosen & (u.take(MAX_OBJECTS) < 0.5), chosen & (u.take(MAX_OBJECTS) < 0.5)
+
+
 def _draw_colours(
-    u: _Uniforms, shape: Int[Tensor, "b 5"], scene_range: SceneRange, split: Split
+    u: _Uniforms,
+    shape: Int[Tensor, "b 5"],
+    followers: Bool[Tensor, "b 5"],
+    scene_range: SceneRange,
+    split: Split,
 ) -> Int[Tensor, "b 5"]:
     """Colours that the split allows for the shapes; the test split favours the held-out pairs."""
     numbers, favoured, favour = u.take(MAX_OBJECTS), u.take(1), u.take(MAX_OBJECTS)
+    numbers = torch.where(followers, numbers[:, :1], numbers)
     colour = torch.zeros_like(shape)
     for name in scene_range.shapes:
         allowed = allowed_colours(split, name, scene_range.colours)
@@ -221,7 +235,9 @@ def scenes_of(
     fewest, most = scene_range.objects
     wanted = (u.between((fewest, most + 1))).long()
     shape = u.choose(scene_range.shapes, SHAPES, MAX_OBJECTS)
-    colour = _draw_colours(u, shape, scene_range, split)
+    same_shape, same_colour = _draw_followers(seed, keys, scene_range.alike)
+    shape = torch.where(same_shape, shape[:, :1], shape)
+    colour = _draw_colours(u, shape, same_colour, scene_range, split)
     sun_azimuth = azimuth + u.between(scene_range.light_azimuth) * (math.pi / 180)
     sun_elevation = u.between(scene_range.light_elevation) * (math.pi / 180)
     sun = torch.stack(

@@ -249,6 +249,9 @@ class SceneRange:
     """Colours that edits give the floor."""
     new_backgrounds: tuple[str, ...] = BACKGROUNDS
     """Colours that edits give the background."""
+    alike: float = 0.0
+    """Share of the scenes whose objects take after the first one in shape or colour, so that it
+    mostly takes two words together to tell them apart."""
 
 
 FULL = SceneRange()

@@ -9,7 +9,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -52,6 +52,8 @@ class DataSettings:
     count of triplets with other kinds adds these to what a folder holds."""
     look: str = "plain"
     """"plain": the narrow range of scenes that trains quickly; "full": the whole world."""
+    alike: float = 0.0
+    """Share of the training scenes whose objects take after each other in shape or colour."""
     seed: int = 0
     """Seed of the scenes."""
     shard: int = 1024
@@ -116,7 +118,7 @@ class Tabletop:
     @property
     def identity(self) -> dict[str, Any]:
         """Without counts and kinds: a larger count, of other kinds, adds to what there is."""
-        names = ("size", "large_size", "edits_per_scene", "look", "seed")
+        names = ("size", "large_size", "edits_per_scene", "look", "alike", "seed")
         return {"world": {name: getattr(self.settings, name) for name in names}}
 
     @property
@@ -134,6 +136,8 @@ class Tabletop:
         # Small images show few objects from near, so that what is learned there about the size of
         # an object in pixels holds in the large ones.
         scene_range = FULL if self.settings.look == "full" else PLAIN if large else CLOSE_UP
+        if split == "train":
+            scene_range = replace(scene_range, alike=self.settings.alike)
         # Another seed for the large set, or it would hold the scenes of the small one again.
         return make_pairs(
             self.settings.seed + size,
