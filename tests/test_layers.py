@@ -12,6 +12,7 @@ import wys
 ROOT = Path(wys.__file__).parent
 VALUES = {
     "errors",
+    "devices",
     "image",
     "relevance",
     "masks",

@@ -1,6 +1,7 @@
 """A scene's folder: what is written comes back, edits come and go whole, damage is named."""
 
 import hashlib
+import json
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -286,7 +287,7 @@ def layer_of(folder: SceneFolder) -> Layer:
         (lambda p: (p / "scene.json").unlink(), "no scene.json"),
         (lambda p: (p / "scene.json").write_text("{"), "scene.json is not valid JSON"),
         (lambda p: (p / "scene.json").write_text('{"format": "wys scene 9"}'), "this version"),
-        (lambda p: (p / "scene.json").write_text('{"format": "wys scene 1"}'), "has no 'back"),
+        (lambda p: (p / "scene.json").write_text('{"format": "wys scene 1"}'), "has no 'source"),
         (lambda p: (p / "photos/a0.png").unlink(), "a0.png does not exist"),
         (lambda p: (p / "photos/b1.png").write_bytes(b"no picture"), "b1.png is not an image"),
         (lambda p: (p / "radiance.safetensors").unlink(), "radiance.safetensors does not exist"),
@@ -310,6 +311,32 @@ def test_damage_is_named(fitted: SceneFolder, damage, words: str) -> None:
         folder.train_views(layer_of(folder))
         folder.look(layer_of(folder))
     assert words in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("source", 3),
+        ("size", [12]),
+        ("size", [12, "x"]),
+        ("background", "sky"),
+        ("unbounded", "no"),
+        ("scene_from_world", [[1, 0], [0, 1]]),
+        ("scene_from_world", "here"),
+        ("train", None),
+        ("held_out", {}),
+        ("instructions", []),
+        ("fit", {"result": None}),
+        ("layers", "one"),
+        ("layers", [1]),
+    ],
+)
+def test_an_entry_of_another_kind_is_named(fitted: SceneFolder, key: str, value: object) -> None:
+    path = fitted.path / "scene.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, key: value}))
+    with pytest.raises(WysError, match=rf"scene\.json is damaged: its '{key}' is none"):
+        SceneFolder.open(fitted.path)
 
 
 def test_a_damaged_edit_can_be_undone(fitted: SceneFolder) -> None:

@@ -55,6 +55,14 @@ class Camera:
             world_from_camera=self.world_from_camera.to(device),
         )
 
+    def exact(self) -> Camera:
+        """The same cameras on the CPU in double precision, for coordinates far from 0."""
+        return replace(
+            self,
+            intrinsics=self.intrinsics.cpu().double(),
+            world_from_camera=self.world_from_camera.cpu().double(),
+        )
+
     def resized(self, height: int, width: int) -> Camera:
         """The same views sampled by another number of pixels (the field of view is kept)."""
         scale = self.intrinsics.new_tensor([width / self.width, height / self.height] * 2)

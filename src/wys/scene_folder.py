@@ -17,10 +17,10 @@ change a folder; any number may read it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -42,7 +42,7 @@ from wys.store import (
     write_json,
     write_tensors,
 )
-from wys.views import Capture, ViewSet
+from wys.views import Background, Capture, ViewSet
 
 FORMAT = "wys scene 1"
 RECORD = "scene.json"
@@ -123,9 +123,11 @@ class SceneFolder:
             raise WysError(
                 f"{path / RECORD} is not of this version ({FORMAT}); fit the scene again."
             )
-        missing = sorted(_KEYS - set(record))
-        if missing:
-            raise WysError(f"{path / RECORD} is damaged: it has no {missing[0]!r}; fit it again.")
+        for key, fits in _KEYS.items():
+            if key not in record:
+                raise WysError(f"{path / RECORD} is damaged: it has no {key!r}; fit it again.")
+            if not fits(record[key]):
+                raise WysError(f"{path / RECORD} is damaged: its {key!r} is none; fit it again.")
         return SceneFolder(path, record)
 
     # ---------------------------------------------------------------- what was photographed
@@ -139,7 +141,7 @@ class SceneFolder:
         return Capture(
             train=self._photos("train"),
             held_out=self._photos("held_out"),
-            scene_from_world=torch.tensor(self.record["scene_from_world"]),
+            scene_from_world=torch.tensor(self.record["scene_from_world"], dtype=torch.float64),
             unbounded=self.record["unbounded"],
             background=self.record["background"],
             source=self.record["source"],
@@ -386,18 +388,36 @@ class SceneFolder:
             layers.rmdir()
 
 
-_KEYS = {
-    "source",
-    "size",
-    "background",
-    "unbounded",
-    "scene_from_world",
-    "train",
-    "held_out",
-    "instructions",
-    "fit",
-    "layers",
+def _is_matrix(value: Any) -> bool:
+    try:
+        return torch.tensor(value, dtype=torch.float64).shape == (4, 4)
+    except (TypeError, ValueError):
+        return False
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, list) and [type(side) for side in value] == [int, int]
+
+
+def _is_fit(value: Any) -> bool:
+    if not isinstance(value, dict) or not {"field", "settings", "seed", "result"} <= set(value):
+        return False
+    return value["result"] is None or isinstance(value["result"], dict)
+
+
+_KEYS: Mapping[str, Callable[[Any], bool]] = {
+    "source": lambda value: isinstance(value, str),
+    "size": _is_size,
+    "background": lambda value: value in get_args(Background),
+    "unbounded": lambda value: isinstance(value, bool),
+    "scene_from_world": _is_matrix,
+    "train": lambda value: isinstance(value, list),
+    "held_out": lambda value: isinstance(value, list),
+    "instructions": lambda value: value is None or isinstance(value, dict),
+    "fit": _is_fit,
+    "layers": lambda value: isinstance(value, list) and all(isinstance(n, str) for n in value),
 }
+"""What a record has to hold, and what each of it has to be."""
 
 
 def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:

@@ -155,7 +155,8 @@ class Capture:
     held_out: ViewSet
     """Never fitted; may be empty."""
     scene_from_world: Float[Tensor, "4 4"]
-    """The similarity from the capture's own coordinates to those of the cameras here."""
+    """The similarity from the capture's own coordinates to those of the cameras here, float64:
+    a world may lie far from its origin."""
     unbounded: bool
     """Whether the photographs show more than what lies within the unit ball."""
     background: Background

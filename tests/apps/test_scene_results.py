@@ -91,8 +91,8 @@ def test_surface_points_lie_where_the_camera_unprojects_them() -> None:
 
     similarity = torch.tensor([[0.0, -2, 0, 1], [2, 0, 0, 2], [0, 0, 2, 3], [0, 0, 0, 1]])
     world = to_world(points, similarity)
-    there = world @ similarity[:3, :3].T + similarity[:3, 3]
-    torch.testing.assert_close(there, points, atol=1e-5, rtol=1e-5)
+    there = world @ similarity[:3, :3].double().T + similarity[:3, 3].double()
+    torch.testing.assert_close(there.float(), points, atol=1e-5, rtol=1e-5)
 
 
 def test_the_time_left_weighs_slow_and_quick_steps(monkeypatch: pytest.MonkeyPatch) -> None:

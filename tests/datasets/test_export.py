@@ -52,6 +52,24 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert content["frames"][0]["file_path"] == "images/000.png"
 
 
+def test_a_world_far_from_its_origin_comes_back_to_the_millimetre(tmp_path: Path) -> None:
+    """As map projections have them: hundreds of kilometres from 0."""
+    cameras = known_cameras().exact()
+    cameras.world_from_camera[:, :3, 3] += torch.tensor([652_000.0, 5_411_000.0, 430.0])
+    names = tuple(f"{i:03d}" for i in range(10))
+    write_views(tmp_path / "in", names, known_images(), cameras, torch.eye(4))
+    capture = read_capture(tmp_path / "in", ALL)
+    write_views(
+        tmp_path / "out", names, known_images(), capture.train.cameras, capture.scene_from_world
+    )
+    poses = [
+        torch.tensor(frame["transform_matrix"], dtype=torch.float64)[:3, 3]
+        for frame in json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
+    ]
+    centres = torch.stack(poses)
+    torch.testing.assert_close(centres, cameras.world_from_camera[:, :3, 3], atol=1e-3, rtol=0)
+
+
 def test_lenses_that_differ_are_written_at_each_frame(tmp_path: Path) -> None:
     cameras = known_cameras()
     cameras.intrinsics[4, 0] *= 2

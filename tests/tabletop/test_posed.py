@@ -132,7 +132,7 @@ def test_a_capture_shows_the_scene_before_the_edit_in_the_unit_ball(posed: Posed
     assert capture.unbounded and capture.background == "scene"
     scene = posed.case.before
     height = scene.radius[..., None]
-    points = torch.cat([scene.position, height], dim=-1)[scene.present]
+    points = torch.cat([scene.position, height], dim=-1)[scene.present].double()
     s = capture.scene_from_world
     within = (points @ s[:3, :3].T + s[:3, 3]).norm(dim=1)
     assert (within + max(RADII) * s[0, 0] <= 1.1).all()

@@ -122,6 +122,14 @@ def test_another_network_does_not_take_the_state(trained):
         train(other, trained, stages=("autoencoder",), **OPTIONS)
 
 
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "no")])
+def test_bfloat16_is_used_where_the_machine_is_faster_in_it(tmp_path, monkeypatch, fast, precision):
+    monkeypatch.setattr("wys.training.recipe.multiplies_bfloat16", lambda device: fast)
+    train(replace(TOY, precision="auto"), tmp_path, stages=(), **OPTIONS)
+    [run] = json.loads((tmp_path / "record.json").read_text())
+    assert run["recipe"]["precision"] == precision
+
+
 def test_a_stage_without_its_data_says_so(tmp_path):
     with pytest.raises(WysError, match="data stage"):
         train(TOY, tmp_path, stages=("autoencoder",), **OPTIONS)

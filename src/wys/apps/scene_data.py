@@ -166,9 +166,9 @@ def surface_points(
 def to_world(
     points: Float[Tensor, "n 3"], scene_from_world: Float[Tensor, "4 4"]
 ) -> Float[Tensor, "n 3"]:
-    """Points of the scene frame in the capture's own coordinates."""
+    """Points of the scene frame in the capture's own coordinates, float64."""
     inverse = torch.linalg.inv(scene_from_world.double())
-    return (points.double() @ inverse[:3, :3].T + inverse[:3, 3]).float()
+    return points.cpu().double() @ inverse[:3, :3].T + inverse[:3, 3]
 
 
 def as_text(record: Mapping[str, Any]) -> str:

@@ -175,13 +175,6 @@ def field_device(name: str) -> torch.device:
     Raises:
         WysError: the name is unknown, or this machine has no such device.
     """
-    import torch
+    from wys.devices import find_device
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise WysError(
-            f"this machine has no device {name} that torch can use; use auto or cpu."
-        ) from error
+    return find_device(name, ("cuda",))

@@ -139,12 +139,12 @@ def write_points(
     """Writes coloured points as binary PLY, atomically: x y z red green blue [relevance].
 
     Args:
-        points: places, in the frame that the file's reader expects.
+        points: places, in the frame that the file's reader expects, and in their own precision.
         rgb: colours in [0, 1].
         relevance: an additional property of each point, in [0, 1].
     """
     names = ["x", "y", "z", "red", "green", "blue"]
-    kinds = ["<f4"] * 3 + ["u1"] * 3
+    kinds = ["<f8" if points.dtype == torch.float64 else "<f4"] * 3 + ["u1"] * 3
     if relevance is not None:
         names.append("relevance")
         kinds.append("<f4")
@@ -155,7 +155,7 @@ def write_points(
         rows[names[3 + axis]] = bytes_of[:, axis]
     if relevance is not None:
         rows["relevance"] = relevance.cpu().numpy()
-    words = {"<f4": "float", "u1": "uchar"}
+    words = {"<f4": "float", "<f8": "double", "u1": "uchar"}
     header = [
         "ply",
         "format binary_little_endian 1.0",

@@ -88,10 +88,10 @@ def write_camera_path(
         cameras: with their principal point in the middle of the picture.
         scene_from_world: of the capture that the path is for.
     """
-    shown = cameras.cameras
+    shown = cameras.cameras.exact()
     world = moved(shown, torch.linalg.inv(scene_from_world.double()))
-    poses = world.world_from_camera.double() * torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
-    fovs = 2 * torch.atan(shown.height / 2 / shown.intrinsics[:, 1].double()).rad2deg()
+    poses = world.world_from_camera * torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
+    fovs = 2 * torch.atan(shown.height / 2 / shown.intrinsics[:, 1]).rad2deg()
     aspect = shown.width / shown.height
     entries = [
         {"camera_to_world": pose.flatten().tolist(), "fov": fov, "aspect": aspect}

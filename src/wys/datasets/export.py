@@ -55,7 +55,7 @@ def write_views(
     for name, image in zip(names, images, strict=True):
         write_picture(folder / "images" / f"{name}.png", Picture(image))
     world_from_scene = torch.linalg.inv(scene_from_world.double())
-    world = moved(_exact(cameras), world_from_scene)
+    world = moved(cameras.exact(), world_from_scene)
     signs = torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
     lenses = [_lens(row.tolist()) for row in world.intrinsics]
     shared = all(lens == lenses[0] for lens in lenses)
@@ -77,12 +77,3 @@ def write_views(
 
 def _lens(values: list[float]) -> dict[str, float]:
     return dict(zip(("fl_x", "fl_y", "cx", "cy"), values, strict=True))
-
-
-def _exact(cameras: Camera) -> Camera:
-    return Camera(
-        cameras.intrinsics.double().cpu(),
-        cameras.world_from_camera.double().cpu(),
-        cameras.width,
-        cameras.height,
-    )

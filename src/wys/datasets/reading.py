@@ -124,7 +124,7 @@ def read_capture(path: Path, settings: ReadSettings | None = None) -> Capture:
     return Capture(
         views.select(train_rows),
         views.select([i for i, out in enumerate(held) if out]),
-        similarity.float(),
+        similarity,
         unbounded=not transparent,
         background="white" if transparent else "scene",
         source=f"{kind} {path}",

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
-from wys.diffusion.loading import find_device
+from wys.devices import find_device
 from wys.errors import WysError
 from wys.image import resize
 from wys.store import read_header, read_json

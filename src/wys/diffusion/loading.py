@@ -14,6 +14,7 @@ from diffusers.utils import logging as diffusers_logging
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from wys.devices import find_device
 from wys.diffusion.settings import PAPER, EditorSettings, read_settings
 from wys.errors import WysError
 from wys.store import read_header, read_json, read_tensors
@@ -133,24 +134,6 @@ def load(name: str, options: EditorOptions) -> Loaded:
             else ""
         )
         raise WysError(f"cannot load the editor {name}{cure}: {reason[0]}") from error
-
-
-def find_device(name: str) -> torch.device:
-    """The device of a name; auto takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        WysError: the name is unknown or this machine has no such device.
-    """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next((kind for kind in available if available[kind]), "cpu"))
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise WysError(f"the device {name} is unknown; use auto, cpu, cuda or mps.") from error
-    if device.type != "cpu" and not available.get(device.type, False):
-        raise WysError(f"this machine has no device {name} that torch can use; use auto or cpu.")
-    return device
 
 
 def builtin_directory() -> Path:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from wys.diffusion.loading import find_device
+from wys.devices import find_device
 from wys.errors import WysError
 from wys.store import read_tensors
 

@@ -117,7 +117,7 @@ class PosedEdit:
         similarity = torch.eye(4) / radius
         similarity[:3, 3] = -middle / radius
         similarity[3, 3] = 1
-        return similarity
+        return similarity.double()
 
     def cameras(self, count: int, size: int | tuple[int, int]) -> Camera:
         """A ring of `count` cameras in world coordinates, by azimuth, low and high in turn.

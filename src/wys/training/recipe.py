@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, get_args
 
+import torch
 import tyro
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from wys.devices import multiplies_bfloat16
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.loading import SETTINGS
 from wys.diffusion.sampler import EditSettings
@@ -57,8 +59,8 @@ class Recipe:
     """Tokens of the tokenizer."""
     instruction_length: int = 32
     """Tokens of an instruction, with its two marks; longer ones are cut."""
-    precision: Literal["no", "bf16", "fp16"] = "bf16"
-    """Automatic mixed precision."""
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    """Automatic mixed precision; auto is bf16 where the machine is faster in it, and else none."""
 
 
 EXPORTED = EditorSettings(
@@ -113,6 +115,9 @@ def train(
         WysError: a stage lacks what an earlier one makes, or the machine what training needs.
     """
     check_ready(recipe, device, processes, start)
+    if recipe.precision == "auto":
+        fast = multiplies_bfloat16(torch.device(device))
+        recipe = replace(recipe, precision="bf16" if fast else "no")
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
     record(out, recipe, device, processes, data)

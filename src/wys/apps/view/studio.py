@@ -27,8 +27,8 @@ from wys.apps.view.stack import Cancelled, Mode, Place, Shot, ShownLayer, Stack
 from wys.apps.view.turns import Turns, by_turns
 from wys.apps.view.viewpoint import Viewpoint
 from wys.camera import Camera
+from wys.devices import find_device
 from wys.diffusion.editor import Editor
-from wys.diffusion.loading import find_device
 from wys.errors import WysError
 from wys.evaluation.peak_memory import PeakMemory
 from wys.image import heat_map
