@@ -36,7 +36,7 @@ from wys.tabletop.world import PLAIN
 KEYS = ["method", "kind", "iou", "ap", "grounding", "psnr_inside", "psnr_outside", "max_outside"]
 RATIOS = {"ratio_to_diffusers", "ratio_to_published"}
 SPEED_KEYS = {"name", "seconds", *RATIOS, "peak_mb", "floor", "share_of_floor"}
-SPEED_ROWS = ["relevance", "edit", "edit own", "edit 4 images"]
+SPEED_ROWS = ["relevance", "edit", "edit guided", "edit own", "edit 4 images"]
 SPEED_ROWS += ["window 2 %", "window 10 %", "window 30 %", "window 100 %"]
 
 
@@ -154,8 +154,8 @@ def test_the_timed_edit_runs_every_step(editor: Editor, pairs: Pairs) -> None:
 
 
 def test_speed_rows(editor: Editor) -> None:
-    *_, last = speed_bench(editor, SpeedSettings(size=32, steps=2, repeats=1))
-    assert last.rows is not None and last.done == last.count == 22
+    *_, last = speed_bench(editor, SpeedSettings(size=32, steps=2, repeats=1, scenes=None))
+    assert last.rows is not None and last.done == last.count == 26
     assert [row["name"] for row in last.rows] == SPEED_ROWS
     for row in last.rows:
         assert set(row) == SPEED_KEYS and all(row[key] > 0 for key in SPEED_KEYS - {"name"})
@@ -163,6 +163,15 @@ def test_speed_rows(editor: Editor) -> None:
     floor = {row["name"]: row["floor"] for row in last.rows}
     assert floor["edit 4 images"] == pytest.approx(4 * floor["edit"], rel=0.01)
     assert floor["window 2 %"] < floor["window 30 %"] <= floor["window 100 %"]
+
+
+def test_the_guided_edit_makes_all_three_predictions(
+    pipeline: StableDiffusionInstructPix2PixPipeline,
+) -> None:
+    edit = EditSettings(steps=4, guidance=Guidance(1.0, 1.0))
+    one = Editor.from_pipeline(pipeline, settings=EditorSettings(edit=edit))
+    tasks = jobs(one, SpeedSettings(size=32, steps=4, rows=("edit", "edit guided")))
+    assert 2 < operations(tasks["edit guided"]) / operations(tasks["edit"]) < 3
 
 
 def test_some_rows_are_timed_alone(editor: Editor) -> None:
@@ -176,9 +185,7 @@ def test_some_rows_are_timed_alone(editor: Editor) -> None:
         jobs(editor, replace(few, rows=("window 11 %",)))
 
 
-def test_scenes_are_timed_where_they_are_asked_for(
-    editor: Editor, small_field: FieldSettings
-) -> None:
+def test_scenes_are_timed_too(editor: Editor, small_field: FieldSettings) -> None:
     toy = SceneJobSettings(
         size=32,
         views=4,
@@ -188,10 +195,17 @@ def test_scenes_are_timed_where_they_are_asked_for(
         fit=FitSettings(rays=64),
         learning=RelevanceFitSettings(iterations=3, rays=64),
     )
-    tasks = jobs(editor, SpeedSettings(size=32, steps=1, repeats=1, scenes=toy))
-    scene = [name for name in tasks if name.startswith("scene")]
-    assert scene == ["scene fit", "scene edit"]
-    assert all(operations(tasks[name]) > 0 for name in scene)
+    names = ("scene fit", "scene edit", "published scene edit")
+    assert set(names) < set(jobs(editor, SpeedSettings(size=32, steps=1, scenes=toy)))
+    assert not set(names) & set(jobs(editor, SpeedSettings(size=32, steps=1, scenes=None)))
+    *_, last = speed_bench(
+        editor, SpeedSettings(size=32, steps=1, repeats=1, scenes=toy, rows=names)
+    )
+    assert last.rows is not None
+    fit, edit = last.rows
+    assert (fit["name"], edit["name"]) == names[:2] and min(fit["floor"], edit["floor"]) > 0
+    assert fit["ratio_to_published"] is None and edit["ratio_to_published"] > 0
+    assert fit["ratio_to_diffusers"] is None and edit["ratio_to_diffusers"] is None
     with pytest.raises(WysError, match="does not reach 99 dB in 2 steps"):
         scene_jobs(editor, replace(toy, psnr=99.0, fit=FitSettings(iterations=2, rays=64)), 0)
 
@@ -227,7 +241,7 @@ def test_bench_commands_write_their_rows(
     assert cli.main(["bench", "speed", *editor, "--json", str(tmp_path)]) == 2
     assert cli.main(["bench", "speed", *editor[:-1], "-4"]) == 2
 
-    quick = ["--steps", "1", "--repeats", "1", "--json", str(file)]
+    quick = ["--steps", "1", "--repeats", "1", "--no-scenes", "--json", str(file)]
     assert cli.main(["bench", "speed", *editor, *quick]) == 0
     assert [row["name"] for row in json.loads(file.read_text())] == SPEED_ROWS
     capsys.readouterr()

@@ -127,7 +127,7 @@ def bench_speed(
     steps: int = 20,
     repeats: int = 5,
     seed: int = 0,
-    scenes: Flag = False,
+    scenes: bool = True,
     rows: Annotated[tuple[str, ...] | None, optional("NAME...")] = None,
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
@@ -139,7 +139,7 @@ def bench_speed(
         steps: Denoising steps.
         repeats: Turns of each job; the median counts.
         seed: Seed of the images and the noise.
-        scenes: Time also the fit of a small scene, and an edit of it.
+        scenes: The fit of a small scene and an edit of it, too; or images alone.
         rows: Time these only, by their names in the table ("window 10 %" edit).
     """
     from wys.apps.progress import progress

@@ -5,11 +5,12 @@ all of them.
 
     relevance       a map, of one draw
     edit            map and edit of the whole image: nothing is cropped, and every step is run
+    edit guided     the same under the guidance of the preset `paper`: all three predictions a step
     edit own        the same by the editor's own settings, its number of steps included
     edit 4 images   four such edits as `edit`, in one batch
     window 10 %     the edit of a centred square of that area, in a window of the latents; no map
     scene fit       until a tabletop scene is shown well enough (where scenes are asked for)
-    scene edit      a small edit of that scene
+    scene edit      a small edit of that scene, beside the same by the authors' program
 
 A job's floor is what its operations would take at the best rate that the machine reached in the
 same run; `share_of_floor` is that over what it took, 1 where nothing was wasted.
@@ -20,7 +21,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,8 @@ import torch
 
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
 from wys.diffusion.editor import Editor
+from wys.diffusion.sampler import EditSettings
+from wys.diffusion.settings import PAPER
 from wys.diffusion.window import WindowSettings
 from wys.errors import WysError
 from wys.evaluation.cases import check_size
@@ -45,8 +48,17 @@ BATCH = 4
 """Images of the edit in a batch."""
 SHARES = (0.02, 0.1, 0.3, 1.0)
 """Shares of the area that are edited in a window."""
-OTHERS = ("diffusers", "published relevance", "published edit")
+OTHERS = (
+    "diffusers",
+    "diffusers guided",
+    "published relevance",
+    "published edit",
+    "published scene edit",
+)
 """What is compared with."""
+DIFFUSERS_OF = {"edit guided": "diffusers guided"}
+PUBLISHED_OF = {"relevance": "published relevance", "scene edit": "published scene edit"}
+"""What a row is compared with, where it is not the edit."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class SpeedSettings:
     """Turns of each job; the median counts."""
     seed: int = 0
     """Seed of the images and the noise."""
-    scenes: SceneJobSettings | None = None
+    scenes: SceneJobSettings | None = field(default_factory=SceneJobSettings)
     """What is done to a scene; None: nothing."""
     rows: tuple[str, ...] = ()
     """The rows that are timed, by their names; none: all of them, and what they are compared with.
@@ -106,10 +118,11 @@ def jobs(editor: Editor, settings: SpeedSettings) -> dict[str, Callable[[], obje
     how = replace(editor.settings.relevance, draws=1, timesteps=(0.8,))
     everywhere = replace(how, threshold=0.0)
     edit = replace(editor.settings.edit, steps=steps, start=1.0, window=None)
+    guided = replace(edit, guidance=PAPER.edit.guidance)
     window = replace(edit, window=WindowSettings())
     tenth = centred(0.1, side)
 
-    def whole(count: int) -> ImageEdit:
+    def whole(count: int, edit: EditSettings = edit) -> ImageEdit:
         return edit_image(
             editor,
             images[:count],
@@ -134,14 +147,19 @@ def jobs(editor: Editor, settings: SpeedSettings) -> dict[str, Callable[[], obje
     tasks: dict[str, Callable[[], object]] = {
         "relevance": lambda: relevance_map(editor, image, one, how, seed=seed),
         "edit": lambda: whole(1),
+        "edit guided": lambda: whole(1, guided),
         "edit own": own,
         f"edit {BATCH} images": lambda: whole(BATCH),
         **{f"window {share:.0%}".replace("%", " %"): partial(inside, share) for share in SHARES},
         "diffusers": lambda: diffusers_edit(editor, fitted, one, guidance, steps, noise),
+        "diffusers guided": lambda: diffusers_edit(
+            editor, fitted, one, guided.guidance, steps, noise
+        ),
         "published relevance": lambda: published_relevance(editor, fitted, one, noise),
         "published edit": lambda: published_edit(editor, fitted, one, guidance, steps, noise),
     }
-    if settings.scenes is not None:
+    wanted = set(settings.rows)
+    if settings.scenes is not None and (not wanted or any("scene" in name for name in wanted)):
         tasks |= scene_jobs(editor, settings.scenes, seed)
     for name in settings.rows:
         if name not in tasks:
@@ -159,8 +177,9 @@ def centred(share: float, side: int) -> Box:
 def speed_bench(editor: Editor, settings: SpeedSettings) -> Iterator[SpeedStep]:
     """Times the jobs in turns, one step for each run.
 
-    The ratios are our seconds over theirs for as many images; a scene has none. diffusers has no
-    map: the ratio of `relevance` to it is the share of its edit that a map costs.
+    The ratios are our seconds over theirs for as many images; diffusers has no scenes, and no map:
+    the ratio of `relevance` to it is the share of its edit that a map costs. What is published has
+    no fit of its own.
     """
     tasks = jobs(editor, settings)
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
@@ -186,14 +205,15 @@ def speed_bench(editor: Editor, settings: SpeedSettings) -> Iterator[SpeedStep]:
     for name in tasks:
         if name in OTHERS:
             continue
-        published = "published relevance" if name == "relevance" else "published edit"
         floor = work[name] / rate
         rows.append(
             {
                 "name": name,
                 "seconds": median[name],
-                "ratio_to_diffusers": _ratio(median, name, "diffusers"),
-                "ratio_to_published": _ratio(median, name, published),
+                "ratio_to_diffusers": _ratio(median, name, DIFFUSERS_OF.get(name, "diffusers")),
+                "ratio_to_published": _ratio(
+                    median, name, PUBLISHED_OF.get(name, "published edit")
+                ),
                 "peak_mb": max(peaks[name]),
                 "floor": floor,
                 "share_of_floor": floor / median[name],
@@ -203,8 +223,8 @@ def speed_bench(editor: Editor, settings: SpeedSettings) -> Iterator[SpeedStep]:
 
 
 def _ratio(median: dict[str, float], name: str, other: str) -> float | None:
-    """Our seconds for an image over theirs; a scene has no such other."""
-    if name.startswith("scene") or other not in median:
+    """Our seconds for an image over theirs; None where theirs are of something else."""
+    if name.startswith("scene") != ("scene" in other) or other not in median:
         return None
     images = BATCH if name == f"edit {BATCH} images" else 1
     return median[name] / images / median[other]

@@ -13,7 +13,7 @@ from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings
 from wys.nerf.layering import Look
 from wys.nerf.scene import Scene
 from wys.scene_edit import edit_scene
-from wys.scene_settings import OWN, SceneEditSettings
+from wys.scene_settings import OWN, PUBLISHED, SceneEditSettings
 from wys.tabletop.posed import posed_edit, posed_views
 
 
@@ -44,7 +44,7 @@ class SceneJobSettings:
 def scene_jobs(
     editor: Editor, settings: SceneJobSettings, seed: int
 ) -> dict[str, Callable[[], object]]:
-    """`scene fit` and `scene edit`.
+    """`scene fit`, `scene edit` and, as the authors' program edits, `published scene edit`.
 
     A step's randomness is a function of (seed, step): how many steps the quality takes is found
     here, once, so that no job looks at a held-out photograph.
@@ -79,13 +79,13 @@ def scene_jobs(
         for _ in range(steps):
             own.step(images, cameras)
 
-    def edit() -> None:
+    def edit(how: SceneEditSettings) -> None:
         for _ in edit_scene(
             editor,
             Look(((fitter.scene, None),)),
             capture.train,
             case.instruction,
-            settings.edit,
+            replace(how, passes=settings.edit.passes, every=settings.edit.every, watch=0),
             fitting=settings.fit,
             relevance_fitting=settings.learning,
             seed=seed,
@@ -93,4 +93,8 @@ def scene_jobs(
         ):
             pass
 
-    return {"scene fit": fit, "scene edit": edit}
+    return {
+        "scene fit": fit,
+        "scene edit": lambda: edit(settings.edit),
+        "published scene edit": lambda: edit(PUBLISHED),
+    }
