@@ -14,7 +14,7 @@ from torch import Tensor
 from wys.image import from_model, to_model
 from wys.seeds import generator
 from wys.store import read_json, write_json
-from wys.training.learner import Learner, OptimiserSettings
+from wys.training.learner import Learner, OptimiserSettings, load_average
 from wys.training.linear import principal_patches, set_encoder, start_decoder
 from wys.training.loop import run_steps
 from wys.training.parallel import compiled
@@ -250,13 +250,8 @@ def load_autoencoder(settings: AutoencoderSettings, out: Path, size: int) -> Aut
 
     Its `scaling_factor` is that of `out/latents/scale.json`, where `measure_scale` has made it.
     """
-    learner = Learner(
-        {"vae": build_autoencoder(settings, size)}, settings.optimiser, Accelerator(cpu=True)
-    )
-    learner.load(out / "state" / "autoencoder.safetensors")
-    vae = learner.modules["vae"]
-    assert isinstance(vae, AutoencoderKL)
-    learner.ema.copy_to_parameters()
+    vae = build_autoencoder(settings, size)
+    load_average({"vae": vae}, out / "state" / "autoencoder.safetensors")
     scale = out / "latents" / "scale.json"
     if scale.exists():
         vae.register_to_config(**read_json(scale))

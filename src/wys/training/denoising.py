@@ -30,7 +30,7 @@ from wys.training.denoiser import (
 from wys.training.export import assemble
 from wys.training.garbling import Garbler, GarblingSettings
 from wys.training.latents import Batch, LatentSet, tokenise
-from wys.training.learner import Learner, OptimiserSettings
+from wys.training.learner import Learner, OptimiserSettings, load_average
 from wys.training.loop import run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
@@ -153,10 +153,8 @@ def load_networks(
     tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
     unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
     modules = {"unet": unet, "text": text, "deep": deep_supervision(settings, unet)}
-    learner = Learner(modules, settings.optimiser, Accelerator(cpu=True))
-    learner.load(out / "state" / "denoiser.safetensors")
-    learner.ema.copy_to_parameters()
-    return unet.eval(), text.eval(), learner.position.images
+    position = load_average(modules, out / "state" / "denoiser.safetensors")
+    return unet.eval(), text.eval(), position.images
 
 
 def train_denoiser(

@@ -22,7 +22,7 @@ SHARD = "14MB"
 def without_auxiliary(unet: UNet2DConditionModel, latent_channels: int) -> UNet2DConditionModel:
     """A copy of the UNet whose output is the latent's prediction alone."""
     config = {**unet.config, "out_channels": latent_channels}
-    plain = UNet2DConditionModel.from_config(config)
+    plain = UNet2DConditionModel.from_config(config).to(unet.device)
     weights = dict(unet.state_dict())
     for name in ("conv_out.weight", "conv_out.bias"):
         weights[name] = weights[name][:latent_channels]

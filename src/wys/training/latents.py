@@ -162,6 +162,13 @@ def encode_shards(
 
     total = read_json(out / "data" / "index.json")["triplets"]
     while True:
+        # Counted before they are encoded: what is made meanwhile is another turn's.
+        made = sum(
+            len(shard.kinds)
+            for size in sizes
+            for split in ("validation", "train")
+            for shard in find_shards(out / "data", split, size)
+        )
         for shard in missing():
             raw = shard.tensors
             slots = raw["shapes"].shape[1]
@@ -179,12 +186,6 @@ def encode_shards(
                 "instructions": json.dumps(shard.instructions),
             }
             write_tensors(_encoded(shard, out), tensors, texts)
-        made = sum(
-            len(shard.kinds)
-            for size in sizes
-            for split in ("validation", "train")
-            for shard in find_shards(out / "data", split, size)
-        )
         if made >= total or not wait:
             break
         time.sleep(10)

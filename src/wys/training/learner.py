@@ -14,6 +14,9 @@ from wys.store import read_metadata, read_tensors, write_tensors
 from wys.training.ema import Ema
 from wys.training.schedule import Schedule
 
+MOST_LOST = 20
+"""Steps in a row without a finite gradient, after which training ends."""
+
 
 @dataclass(frozen=True)
 class OptimiserSettings:
@@ -58,11 +61,7 @@ class Learner:
         self.accelerator = accelerator
         for module in self.modules.values():
             module.to(accelerator.device)
-        self.names = {
-            f"{name}.{key}": parameter
-            for name, module in self.modules.items()
-            for key, parameter in module.named_parameters()
-        }
+        self.names = _names_of(self.modules)
         self.parameters = list(self.names.values())
         self.optimiser = torch.optim.AdamW(
             self.parameters,
@@ -73,13 +72,20 @@ class Learner:
         )
         self.ema = Ema(self.parameters, settings.ema)
         self.position = Position()
+        self._lost = 0
 
     def step(self, loss: Tensor, schedule: Schedule, images: int) -> float:
         """One optimiser step on this process' loss; returns the gradient's norm.
 
+        A gradient that is not finite changes nothing: one would spoil weights, moments and averages
+        for good.
+
         Args:
             loss: scalar, the mean over this process' share of the batch.
             images: images of this step over all processes.
+
+        Raises:
+            WysError: `MOST_LOST` steps in a row had no finite gradient.
         """
         loss.backward()
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -87,11 +93,21 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip, foreach=True)
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(self.position.images)
-        self.optimiser.step()
+        # The gradients are those of all processes together, so all of them decide alike.
+        finite = bool(torch.isfinite(norm))
+        self._lost = 0 if finite else self._lost + 1
+        if self._lost >= MOST_LOST:
+            raise WysError(
+                f"the gradients of {MOST_LOST} steps in a row are not finite; train with a lower "
+                "rate or without 16-bit precision. What was saved last is whole."
+            )
+        if finite:
+            self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.position.step += 1
         self.position.images += images
-        self.ema.update(self.position.step)
+        if finite:
+            self.ema.update(self.position.step)
         return float(norm)
 
     def _average(self, gradients: list[Tensor]) -> None:
@@ -118,18 +134,11 @@ class Learner:
         Raises:
             WysError: the file belongs to other modules, or is damaged.
         """
-        tensors = read_tensors(path)
-        weights = {key.removeprefix("weight.") for key in tensors if key.startswith("weight.")}
-        if weights != set(self.names):
-            raise WysError(f"{path} belongs to other settings; use another folder or delete it.")
+        tensors = _state_of(path, self.names)
         with torch.no_grad():
             for (name, parameter), average in zip(
                 self.names.items(), self.ema.average, strict=True
             ):
-                if tensors[f"weight.{name}"].shape != parameter.shape:
-                    raise WysError(
-                        f"{path} belongs to other settings; use another folder or delete it."
-                    )
                 parameter.copy_(tensors[f"weight.{name}"])
                 average.copy_(tensors[f"average.{name}"])
                 state = self.optimiser.state[parameter]
@@ -137,7 +146,46 @@ class Learner:
                     if f"{key}.{name}" in tensors:
                         value = tensors[f"{key}.{name}"].to(parameter.device)
                         state[key] = value.clone() if key == "step" else _like(value, parameter)
-        self.position = Position(**json.loads(read_metadata(path)["position"]))
+        self.position = _position_of(path)
+
+
+def load_average(modules: Mapping[str, nn.Module], path: Path) -> Position:
+    """Gives modules, where they are, the averaged weights of a file of `Learner.save`.
+
+    Returns:
+        How far training had come.
+
+    Raises:
+        WysError: the file belongs to other modules, or is damaged.
+    """
+    names = _names_of(modules)
+    tensors = _state_of(path, names)
+    with torch.no_grad():
+        for name, parameter in names.items():
+            parameter.copy_(tensors[f"average.{name}"])
+    return _position_of(path)
+
+
+def _names_of(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
+    return {
+        f"{name}.{key}": parameter
+        for name, module in modules.items()
+        for key, parameter in module.named_parameters()
+    }
+
+
+def _state_of(path: Path, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a state file that fits these parameters."""
+    tensors = read_tensors(path)
+    shapes = {f"weight.{name}": parameter.shape for name, parameter in names.items()}
+    kept = {key: value.shape for key, value in tensors.items() if key.startswith("weight.")}
+    if kept != shapes:
+        raise WysError(f"{path} belongs to other settings; use another folder or delete it.")
+    return tensors
+
+
+def _position_of(path: Path) -> Position:
+    return Position(**json.loads(read_metadata(path)["position"]))
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:

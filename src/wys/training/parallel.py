@@ -36,7 +36,7 @@ def accelerator(device: str, precision: str) -> Accelerator:
 
     Args:
         device: "cpu", or "cuda" for the GPU of this process.
-        precision: "no" (float32), "bf16" or "fp16", of the automatic mixed precision.
+        precision: "no" (float32) or "bf16", of the automatic mixed precision.
     """
     check_device(device)
     return Accelerator(cpu=device == "cpu", mixed_precision=precision)

@@ -59,7 +59,7 @@ class Recipe:
     """Tokens of the tokenizer."""
     instruction_length: int = 32
     """Tokens of an instruction, with its two marks; longer ones are cut."""
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "no", "bf16"] = "auto"
     """Automatic mixed precision; auto is bf16 where the machine is faster in it, and else none."""
 
 
