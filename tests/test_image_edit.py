@@ -1,5 +1,6 @@
 """The 2D story: maps, edits, zoom, and pixels that stay what they are."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -263,6 +264,17 @@ def test_what_does_not_fit_is_one_sentence(editor: Editor, images: torch.Tensor)
         edit_image(editor, images[:1], TEXT, mask=drawn(Box(0, 0, 9, 9), (48, 30), 1))
     with pytest.raises(WysError, match="as many instructions and items"):
         relevance_map(editor, images, TEXT, items=[1])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda x: (x * 255).byte(), lambda x: x * 255, lambda x: x - 1, lambda x: x * math.nan],
+)
+def test_images_of_another_range_are_refused(
+    editor: Editor, images: torch.Tensor, wrong: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    with pytest.raises(WysError, match=r"RGB in \[0, 1\]; divide 8-bit ones by 255"):
+        relevance_map(editor, wrong(images), TEXT)
 
 
 def test_numbers_that_are_none_are_one_sentence(

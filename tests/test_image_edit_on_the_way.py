@@ -113,11 +113,19 @@ def test_steps_are_counted_once_and_nothing_costs_no_more(
     assert steps[-1].result is not None and torch.equal(steps[-1].result.image, images)
 
 
-def test_a_negative_prompt_has_its_map_made_before(headed: Editor, images: torch.Tensor) -> None:
+def test_a_negative_prompt_leaves_the_map_as_it_is(headed: Editor, images: torch.Tensor) -> None:
+    """It is read off first steps without the prompt, which the edit then does not go on from."""
     edit = edit_image(headed, images, TEXT, EDIT, relevance_settings=ON_THE_WAY, negative="blue")
-    before = relevance_map(headed, images, TEXT, replace(ON_THE_WAY, first_steps=0))
+    plain = relevance_map(headed, images, TEXT, ON_THE_WAY, edit=EDIT)
     assert edit.relevance is not None
-    assert torch.allclose(edit.relevance.raw, before.raw, atol=1e-5)
+    assert torch.allclose(edit.relevance.raw, plain.raw, atol=1e-5)
+    assert edit.relevance.settings == ON_THE_WAY
+    told = edit_image(headed, images, TEXT, EDIT, mask=edit.mask, negative="blue")
+    assert torch.allclose(edit.image, told.image, atol=1e-5)
+    steps = list(
+        edit_steps(headed, images, TEXT, EDIT, relevance_settings=ON_THE_WAY, negative="blue")
+    )
+    assert [step.index for step in steps] == [1, 2, 3, 4, 4]
 
 
 def test_an_edit_that_is_over_too_soon(headed: Editor, images: torch.Tensor) -> None:

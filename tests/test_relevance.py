@@ -15,6 +15,7 @@ from wys.relevance import (
     RelevanceMap,
     RelevanceSettings,
     VerdictSettings,
+    field_mask,
     normalise,
     quartiles,
     relevance_mask,
@@ -196,6 +197,16 @@ def test_without_softness_a_mask_is_hard(values: np.ndarray, threshold: float) -
     assert torch.equal(mask.alpha(), mask.at((5, 7)).float())
     everything = relevance_mask(mask.scores, (5, 7), 0.0, 0.5)
     assert (everything.alpha() == 1).all()
+
+
+def test_a_stretched_field_reaches_one_in_every_view() -> None:
+    shown = torch.tensor([0.1, 0.2, 0.3, 0.2, 0.5, 0.9]).reshape(2, 1, 1, 3)
+    plain = field_mask(shown, (1, 3), 0.5).at((1, 3))
+    assert plain.flatten().tolist() == [False, False, False, False, True, True]
+    stretched = field_mask(shown, (1, 3), 0.6, stretched=True).at((1, 3))
+    assert stretched.flatten().tolist() == [False, False, True, False, False, True]
+    flat = field_mask(torch.full((1, 1, 2, 2), 0.7), (2, 2), 0.5, stretched=True)
+    assert not flat.at((2, 2)).any()
 
 
 def test_what_a_user_adds_is_not_soft() -> None:

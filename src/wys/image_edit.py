@@ -302,14 +302,16 @@ def edit_steps(
     if relevance is None and mask is None:
         how = relevance_settings or editor.settings.relevance
         # The map compares with no instruction at all: not with a negative prompt, as the edit does.
-        if how.first_steps and not negative:
-            for begun, mean in _first_steps(editor, told, noise, settings, how):
+        plain = told
+        if negative:
+            plain = replace(told, null_text=editor.encode_text([""] * len(images)))
+        if how.first_steps:
+            for step, mean in _first_steps(editor, plain, noise, settings, how):
                 relevance = _as_map(mean, None, shown, texts, size, how)
-                yield EditStep(begun.index, count, tuple(range(len(images))), begun.latents)
+                if not negative:  # Otherwise the edit's own first steps are others.
+                    begun = step
+                    yield EditStep(step.index, count, tuple(range(len(images))), step.latents)
         else:
-            plain = told
-            if negative:
-                plain = replace(told, null_text=editor.encode_text([""] * len(images)))
             relevance = _relevance(editor, plain, shown, texts, size, how, seed, names)
     level = None if relevance_settings is None else relevance_settings.threshold
     mask, wanted = _decided(images, relevance, mask, level, correct, force)
@@ -413,6 +415,10 @@ def _checked(
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise WysError(f"images are [b, 3, h, w] or [3, h, w], not {list(images.shape)}.")
+    # Values may miss the ends by rounding. What is not a number fails as well.
+    fits = images.is_floating_point() and images.min() >= -1e-3 and images.max() <= 1 + 1e-3
+    if not fits:
+        raise WysError("images are floating-point RGB in [0, 1]; divide 8-bit ones by 255.")
     texts = [instructions] * len(images) if isinstance(instructions, str) else list(instructions)
     names: list[int | str] = list(range(len(images))) if items is None else list(items)
     if len(texts) != len(images) or len(names) != len(images):

@@ -195,6 +195,23 @@ def relevance_mask(
     return Mask(values, levels, image_size, softness=softness)
 
 
+def field_mask(
+    shown: Float[Tensor, "b 1 h w"],
+    image_size: tuple[int, int],
+    threshold: Threshold,
+    stretched: bool = False,
+) -> Mask:
+    """M = (R >= tau) of what a relevance field shows in b views.
+
+    Args:
+        stretched: scale each view to [0, 1] first, as the published program does.
+    """
+    if stretched:
+        low, high = shown.amin(dim=(1, 2, 3), keepdim=True), shown.amax(dim=(1, 2, 3), keepdim=True)
+        shown = (shown - low) / (high - low).clamp(min=1e-12)
+    return relevance_mask(shown, image_size, threshold)
+
+
 def relevance_values(
     raw: Float[Tensor, "b 1 h w"], settings: RelevanceSettings, image: Float[Tensor, "b 3 H W"]
 ) -> Float[Tensor, "b 1 h2 w2"]:

@@ -35,6 +35,7 @@ from wys.relevance import (
     RelevanceMap,
     RelevanceSettings,
     Verdict,
+    field_mask,
     led_along,
     normalise,
     relevance_mask,
@@ -398,11 +399,8 @@ class _Eyes:
         if self.held is not None:
             return Mask.from_image(self.held[indices], self.views.size)
         assert shown is not None and shown.relevance is not None
-        values = shown.relevance[None]
-        if self.settings.stretched:
-            low, high = values.min(), values.max()
-            values = (values - low) / (high - low).clamp(min=1e-12)
-        return relevance_mask(values, self.views.size, self.settings.threshold)
+        how, values = self.settings, shown.relevance[None]
+        return field_mask(values, self.views.size, how.threshold, how.stretched)
 
     def edited(self, state: SceneEditState) -> Bool[Tensor, "n h w"] | None:
         """The masks of the photographs that have an edit; None where there is no held region."""

@@ -27,16 +27,17 @@ def test_one_line_needs_an_image_and_an_instruction_only(tmp_path: Path) -> None
     lines = [
         {"before": "a.png", "instruction": "make it red"},
         {"before": "a.png", "instruction": "x", "after": "b.png", "mask": "b.png", **said},
-        {"before": "a.png", "instruction": "y", "caption_after": "one is not enough"},
+        {"before": "a.png", "instruction": "y\u2028z", "caption_after": "one is not enough"},
     ]
-    (tmp_path / "metadata.jsonl").write_text("\n\n".join(json.dumps(line) for line in lines))
+    text = "\r\n\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="utf-8", newline="")
     first, second, third = read_cases(tmp_path)
     assert (first.after, first.mask, first.captions, first.kind) == (None, None, None, "own")
     assert first.read_after() is None and first.read_mask((6, 8)) is None
     assert second.captions == ("a house", "a red house") and second.kind == "colour"
     mask = second.read_mask((6, 8))
     assert mask is not None and mask.shape == (1, 6, 8) and mask.all()
-    assert third.captions is None
+    assert third.captions is None and third.instruction == "y\u2028z"
     with pytest.raises(WysError, match="differ in size"):
         second.read_mask((6, 9))
 

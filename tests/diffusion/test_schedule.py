@@ -20,13 +20,23 @@ def schedule(**changes: object) -> Schedule:
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("steps", [1, 3, 20, 30, 1000])
+@pytest.mark.parametrize("steps", [1, 3, 20, 30, 999])
 def test_full_timesteps_are_diffusers(spacing: str, steps: int) -> None:
     theirs = DDIMScheduler(**SCHEDULER, timestep_spacing=spacing)
     theirs.set_timesteps(steps)
     ours = schedule(timestep_spacing=spacing)
     assert ours.timesteps(steps) == theirs.timesteps.tolist()
     assert pairs(ours.timesteps(steps))[-1][1] is None
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_any_number_of_steps_falls_from_level_to_level(spacing: str) -> None:
+    """Also where diffusers' rounding gives one step too many, or one that no level belongs to."""
+    ours = schedule(timestep_spacing=spacing, steps_offset=1 if spacing == "leading" else 0)
+    for steps in (*range(1, 1000), 1000, 1001, 5000):
+        times = ours.timesteps(steps)
+        assert min(steps, 999) <= len(times) <= min(steps, 1000)
+        assert all(a > b for a, b in pairwise(times)) and times[-1] >= 0 and times[0] <= 999
 
 
 def test_twenty_steps_start_at_951() -> None:

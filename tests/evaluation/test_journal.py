@@ -27,6 +27,13 @@ def test_a_line_that_was_cut_short_is_measured_again(tmp_path: Path, cut: int) -
     assert file.read_bytes() == whole and len(journal.records) == 3
 
 
+@pytest.mark.parametrize("text", ["one\u2028two", "one\x85two", "caf\u00e9", "\ud83d"])
+def test_any_words_are_read_back(tmp_path: Path, text: str) -> None:
+    Journal(tmp_path).add([{**lines(1)[0], "instruction": text}])
+    (record,) = Journal(tmp_path).records
+    assert record["instruction"] == text
+
+
 def test_a_journal_in_memory_keeps_what_one_on_disk_does(tmp_path: Path) -> None:
     for journal in (on_disk := Journal(tmp_path), in_memory := Journal()):
         journal.add(lines(2))

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wys.errors import WysError
 from wys.evaluation.metrics import (
     average_precision,
     grounding,
@@ -108,6 +109,13 @@ def test_psnr_pools_squared_error(seed: int, scale: float) -> None:
     ]
     expected = -10 * math.log10(sum(squares) / len(squares))
     assert squared_error(image, truth, region).psnr() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_has_no_psnr(value: float) -> None:
+    image, region = torch.full((1, 3, 2, 2), value), torch.ones(1, 2, 2, dtype=torch.bool)
+    with pytest.raises(WysError, match="not numbers"):
+        squared_error(image, torch.zeros(1, 3, 2, 2), region)
 
 
 def test_psnr_is_capped_and_none_where_empty() -> None:

@@ -115,6 +115,14 @@ def test_exact_renders_agree_with_each_other() -> None:
     assert alike > 20 and apart < alike - 8
 
 
+def test_views_of_one_colour_agree_perfectly() -> None:
+    """Up to their edges, where there is nothing beyond."""
+    case = posed_edit(0, 0, "recolour", "validation")
+    cameras = posed_views(case, views=6, held_out=2, size=32).cameras[:4]
+    depth = raytracer.render(case.before[[0] * 4], cameras, samples=1).depth
+    assert warp_error(torch.full((4, 3, 32, 32), 0.7), depth, cameras).psnr() == 99
+
+
 def test_the_warp_is_a_lookup_through_the_depth() -> None:
     case = posed_edit(0, 1, "remove", "validation")
     posed = posed_views(case, views=6, held_out=2, size=16)

@@ -20,7 +20,7 @@ from wys.datasets.reading import LEAST_VIEWS, read_capture
 from wys.errors import WysError
 from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering
-from wys.relevance import relevance_mask
+from wys.relevance import field_mask
 from wys.scene_folder import SceneFolder
 from wys.tabletop.instructions import plainly
 from wys.tabletop.posed import POSED_KINDS, PosedTruth, posed_edit, posed_views
@@ -139,15 +139,23 @@ def chosen_views(
 
 
 def mask_of(
-    shown: Rendering, camera: Camera, region: Region | None, threshold: Threshold
+    shown: Rendering,
+    camera: Camera,
+    region: Region | None,
+    threshold: Threshold,
+    stretched: bool = False,
 ) -> Bool[Tensor, "1 h w"]:
-    """The pixels of a view that look at a region; without one, those of high relevance."""
+    """The pixels of a view that look at a region; without one, those of high relevance.
+
+    Args:
+        stretched: as the edit's own settings have it.
+    """
     if region is not None:
         return region.seen_by(camera, shown.surface)
     if shown.relevance is None:
         return torch.ones_like(shown.depth, dtype=torch.bool)
     size = (camera.height, camera.width)
-    return relevance_mask(shown.relevance[None], size, threshold).at(size)[0]
+    return field_mask(shown.relevance[None], size, threshold, stretched).at(size)[0]
 
 
 def surface_points(

@@ -195,15 +195,16 @@ class EditJob:
         new = old.with_layer(state.scene, state.room)
         # What was there before the edit, with the relevance that the edit went by.
         field_of = Scene(old.scene.radiance, state.scene.relevance, background=old.scene.background)
-        old, threshold = old.with_scene(field_of), self.settings.threshold
+        old, how = old.with_scene(field_of), self.settings
         before, after, masks, rooms, rows = [], [], [], [], []
         truth = truth_of(self.folder, self.layer.record["instruction"], views)
         with progress("rendering views") as advance:
             for i in range(len(views)):
                 camera = views.cameras[i]
                 shown, now = old(camera), new(camera)
-                masks.append(mask_of(shown, camera, state.region, threshold))
-                rooms.append(mask_of(shown, camera, state.room, threshold))
+                cut = (how.threshold, how.stretched)
+                masks.append(mask_of(shown, camera, state.region, *cut))
+                rooms.append(mask_of(shown, camera, state.room, *cut))
                 before.append(shown.rgb.clamp(0, 1))
                 after.append(now.rgb.clamp(0, 1))
                 advance(i + 1, len(views))

@@ -87,7 +87,7 @@ class Found:
         """The pixels of a view that may change."""
         from wys.apps.scene_data import mask_of
 
-        return mask_of(shown, camera, self.region, self.settings.threshold)
+        return mask_of(shown, camera, self.region, self.settings.threshold, self.settings.stretched)
 
 
 def _find(
@@ -156,7 +156,7 @@ def _write_preview(
     assert field is not None
     with torch.no_grad():
         values = field(places.to(found.look.scene.device)).cpu()
-    heat = overlay_heat(rgb.T[:, None], values[None, None])[:, 0].T
+    heat = overlay_heat(rgb.T[:, None], values[None, None])[:, 0].T if len(places) else rgb
     write_points(results / "points.ply", to_world(places, capture.scene_from_world), heat, values)
     if found.region is not None and len(places):
         shares["surface"] = float(found.region.contains(places).double().mean())

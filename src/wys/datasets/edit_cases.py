@@ -137,7 +137,7 @@ def read_metadata_lines(folder: Path, needed: Sequence[str] = ()) -> list[EditCa
             f'"{needed[-1]}".'
         )
     try:
-        lines = metadata.read_text(encoding="utf-8").splitlines()
+        lines = metadata.read_text(encoding="utf-8").split("\n")
     except ValueError as error:
         raise WysError(f"{metadata} is not UTF-8 text; save it as that.") from error
     cases = []

@@ -77,8 +77,12 @@ class Schedule:
             steps = min(steps, max(first, 1))
             return [round(first * (steps - i) / steps) for i in range(steps)]
         ddim = DDIMScheduler.from_config(self.config)
-        ddim.set_timesteps(min(steps, len(self.abar)))
-        return [int(t) for t in ddim.timesteps]
+        steps = min(steps, len(self.abar))
+        ddim.set_timesteps(steps)
+        # For some numbers of steps the spacing of diffusers gives one too many, below 0, or begins
+        # beyond the noisiest level.
+        found = [min(int(t), len(self.abar) - 1) for t in ddim.timesteps if t >= 0]
+        return list(dict.fromkeys(found))[:steps]
 
     def level(self, t: int | Int[Tensor, " b"] | None, like: Tensor) -> Tensor:
         """abar_t as a tensor that broadcasts over latents `like`; t is one or one an item."""

@@ -78,7 +78,7 @@ class Journal:
         if whole < len(data):
             # A kill in the middle of a line: what was measured there is measured again.
             os.truncate(self.lines, whole)
-        for number, line in enumerate(data[:whole].decode("utf-8").splitlines(), start=1):
+        for number, line in enumerate(data[:whole].decode("utf-8").split("\n")[:-1], start=1):
             try:
                 record = json.loads(line)
                 self._remember(record)
@@ -99,7 +99,7 @@ class Journal:
         """Appends records; those that are there already stay as they are."""
         fresh = [r for r in records if (r["seed"], r["case"], r["method"]) not in self._done]
         # A record is what its line says, so that a run that went on has the same rows.
-        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False) for record in fresh]
+        lines = [json.dumps(record, allow_nan=False) for record in fresh]
         if self.lines is not None and lines:
             try:
                 with self.lines.open("a", encoding="utf-8") as file:

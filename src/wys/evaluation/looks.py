@@ -106,20 +106,32 @@ def mean_raw(looks: Sequence[Look], source: Source) -> Float[Tensor, "b 1 h w"]:
 
 def raw_of(
     editor: Editor, batch: tuple[tuple[str, ...], Pairs], seed: int, settings: EditorSettings
-) -> Tensor:
-    """The raw map of more cases, made as the settings say."""
+) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None]:
+    """The raw map of more cases, made as the settings say, and its spread between the draws."""
     items, pairs = batch
     how = settings.relevance
     if how.first_steps:
-        edit = settings.edit
-        looks: Sequence[Look] = plain_edit(editor, pairs, items, seed, edit, how.first_steps).looks
-    else:
-        looks = [
-            look_at(editor, pairs, items, seed, level, draw)
-            for level in how.timesteps
-            for draw in range(how.draws)
-        ]
-    return mean_raw(looks, how.source)
+        looks = plain_edit(editor, pairs, items, seed, settings.edit, how.first_steps).looks
+        return mean_raw(looks, how.source), None
+    draws = [
+        mean_raw(
+            [look_at(editor, pairs, items, seed, level, draw) for level in how.timesteps],
+            how.source,
+        )
+        for draw in range(how.draws)
+    ]
+    return torch.stack(draws).mean(dim=0), spread_of(draws)
+
+
+def spread_of(draws: Sequence[Float[Tensor, "b 1 h w"]]) -> Float[Tensor, "b 1 h w"] | None:
+    """The standard deviation between draws, as a map has it; None of one alone."""
+    return torch.stack(list(draws)).std(dim=0) if len(draws) > 1 else None
+
+
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The spreads of several batches as one; None where there are none."""
+    there = [part for part in parts if part is not None]
+    return torch.cat(there) if there else None
 
 
 def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[Tensor, "b H W"]:

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from wys.errors import WysError
+
 PSNR_CAP = 99.0
 """Equal images have an infinite PSNR; tables show this many dB instead."""
 
@@ -107,7 +109,7 @@ class SquaredError:
         total, count = float(self.total[keep].sum()), float(self.count[keep].sum())
         if count == 0:
             return None
-        return min(PSNR_CAP, -10 * math.log10(total / count)) if total > 0 else PSNR_CAP
+        return PSNR_CAP if total == 0 else min(PSNR_CAP, -10 * math.log10(total / count))
 
     def weighted_psnr(self, weight: Float[Tensor, "draws b"]) -> Float[Tensor, " draws"]:
         """`psnr` where each case counts as often as a draw says; NaN where no pixel is left."""
@@ -120,7 +122,13 @@ def squared_error(
     truth: Float[Tensor, "b 3 h w"],
     region: Bool[Tensor, "b h w"],
 ) -> SquaredError:
-    """Squared error of `image` against `truth` inside `region`."""
+    """Squared error of `image` against `truth` inside `region`.
+
+    Raises:
+        WysError: the image has values that are not finite, which no figure can stand for.
+    """
+    if not bool(torch.isfinite(image).all()):
+        raise WysError("an image to be measured has values that are not numbers.")
     squared = (image.double() - truth.double()).square() * region[:, None]
     return SquaredError(squared.flatten(1).sum(1), region.flatten(1).sum(1).double() * 3)
 

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
-from wys.diffusion.settings import EditorSettings
+from wys.diffusion.settings import PAPER, EditorSettings
 from wys.edit_score import ScoreSettings
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
 from wys.evaluation.edit_variants import economy_rows, guidance_rows
-from wys.evaluation.looks import enlarged, plain_edit, raw_of
+from wys.evaluation.looks import enlarged, joined, plain_edit, raw_of
 from wys.evaluation.scores import named_objects
 from wys.evaluation.tune import (
     FIRST_STEPS,
@@ -233,41 +233,53 @@ def _looked_at(editor: Editor) -> EditSettings:
 def verdict_rows(
     editor: Editor, choose: Cases, measure: Cases, chosen: Side, measured: Side
 ) -> list[Row]:
-    """The errors of the verdicts of the best map of each source, by own and by fitted limits."""
-    rows: list[Row] = []
-    by_source: dict[str, tuple[float, RelevanceSettings, int]] = {}
-    for index, way in enumerate(chosen.ways):
+    """The errors of verdicts: of the editor's own map and the preset's, with their own limits, and
+    of the best map of each source, with own and with fitted limits."""
+    by_source: dict[str, tuple[float, RelevanceSettings]] = {}
+    for way in chosen.ways:
         top, how = best_scaling(way, chosen.truth, rules=False)
-        if top > by_source.get(how.source, (-1.0, how, 0))[0]:
-            by_source[how.source] = (top, how, index)
-    for _, how, index in by_source.values():
+        if top > by_source.get(how.source, (-1.0, how))[0]:
+            by_source[how.source] = (top, how)
+    rows = [
+        _verdict_row(name, *_judged_maps(editor, measure, measured, settings))
+        for name, settings in (("the editor's own map", editor.settings), ("preset paper", PAPER))
+    ]
+    for _, how in by_source.values():
         own = replace(editor.settings, relevance=how, edit=_looked_at(editor))
-        made = []
-        for cases, side in ((choose, chosen), (measure, measured)):
-            absent = list(cases.absent(editor))
-            raws = [*side.ways[index].raws]
-            raws += [raw_of(editor, batch, cases.seed, own) for batch in absent]
-            kinds = [kind for _, p in (*side.batches, *absent) for kind in p.kinds]
-            size = (side.truth.shape[-2], side.truth.shape[-1])
-            raw = torch.cat(raws)
-            made.append((RelevanceMap(raw, raw, None, ("",) * len(raw), size, how), kinds))
-        fitted = fit_verdict(*made[0])
+        fitted = fit_verdict(*_judged_maps(editor, choose, chosen, own))
+        maps, kinds = _judged_maps(editor, measure, measured, own)
         for name, limits in (("own limits", how.verdict), ("fitted limits", fitted)):
-            maps, kinds = made[1]
-            errors = verdict_errors(replace(maps, settings=replace(how, verdict=limits)), kinds)
-            rows.append(
-                {
-                    "study": "verdict",
-                    "variant": f"{way_name(how)}, {name}",
-                    "false_edit": errors.false_edit,
-                    "false_nothing": errors.false_nothing,
-                    "nothing_error": errors.nothing,
-                    "false_whole": errors.false_whole,
-                    "false_local": errors.false_local,
-                    "whole_error": errors.whole,
-                }
-            )
+            judged = replace(maps, settings=replace(how, verdict=limits))
+            rows.append(_verdict_row(f"{way_name(how)}, {name}", judged, kinds))
     return rows
+
+
+def _judged_maps(
+    editor: Editor, cases: Cases, side: Side, settings: EditorSettings
+) -> tuple[RelevanceMap, list[str]]:
+    """Maps of the cases and of instructions that name an absent object, and their kinds."""
+    batches = [*side.batches, *cases.absent(editor)]
+    found = [raw_of(editor, batch, cases.seed, settings) for batch in batches]
+    raw, spread = torch.cat([own for own, _ in found]), joined([own for _, own in found])
+    kinds: list[str] = [kind for _, pairs in batches for kind in pairs.kinds]
+    names = ("",) * len(raw)
+    return RelevanceMap(raw, raw, spread, names, side.size, settings.relevance), kinds
+
+
+def _verdict_row(name: str, maps: RelevanceMap, kinds: Sequence[str]) -> Row:
+    errors = verdict_errors(maps, kinds)
+    return {
+        "study": "verdict",
+        "variant": name,
+        "absent": kinds.count("absent"),
+        "edits": len(kinds) - kinds.count("absent"),
+        "false_edit": errors.false_edit,
+        "false_nothing": errors.false_nothing,
+        "nothing_error": errors.nothing,
+        "false_whole": errors.false_whole,
+        "false_local": errors.false_local,
+        "whole_error": errors.whole,
+    }
 
 
 def way_name(how: RelevanceSettings) -> str:

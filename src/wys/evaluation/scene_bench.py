@@ -45,7 +45,7 @@ from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit
 from wys.nerf.layering import Look
 from wys.nerf.region import region_mask
 from wys.nerf.scene import Scene
-from wys.relevance import relevance_mask
+from wys.relevance import field_mask, relevance_mask
 from wys.scene_edit import edit_scene, scene_relevance
 from wys.scene_settings import IN2N, PRESETS, SceneEditSettings
 from wys.scene_state import SceneEditState
@@ -123,8 +123,8 @@ class SceneCase:
         return self.posed.cameras[torch.tensor(self.posed.held_out_rows)]
 
     def settings(self, method: Method) -> SceneEditSettings:
-        """A preset with the bench's own amount of work."""
-        return replace(PRESETS[method], passes=self.cases.passes, every=self.cases.every)
+        """A preset with the bench's own amount of work; an edit that gets nowhere is a result."""
+        return replace(PRESETS[method], passes=self.cases.passes, every=self.cases.every, watch=0)
 
     def run(
         self, method: Method, judges: Judges = NO_JUDGES
@@ -187,7 +187,8 @@ class SceneCase:
         values = torch.stack([each for each in shown if each is not None] or [torch.zeros(1, 1, 1)])
         if len(values) < len(views):
             return torch.zeros((len(views), *views.size), dtype=torch.bool)
-        return relevance_mask(values, views.size, settings.threshold).at(views.size)[:, 0]
+        masks = field_mask(values, views.size, settings.threshold, settings.stretched)
+        return masks.at(views.size)[:, 0]
 
     def mask_scores(self, state: SceneEditState, settings: SceneEditSettings) -> list[SceneScore]:
         """Masks of the relevance field, and of each held-out photograph's own map.

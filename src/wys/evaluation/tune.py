@@ -29,6 +29,7 @@ from wys.evaluation.looks import (
     Look,
     PlainEdit,
     enlarged,
+    joined,
     look_at,
     mean_raw,
     plain_edit,
@@ -36,7 +37,7 @@ from wys.evaluation.looks import (
     sources,
     under,
 )
-from wys.evaluation.verdict_study import fit_verdict
+from wys.evaluation.verdict_study import fit_verdict, verdict_errors
 from wys.image import resize
 from wys.relevance import (
     Normalisation,
@@ -123,12 +124,20 @@ def ways_of(
                 mean_raw([looks[key][i] for key in keys], source) for i in range(len(batches))
             )
             settings = replace(
-                own, source=source, first_steps=0, timesteps=levels, draws=draws, edges=0.0
+                own,
+                source=source,
+                first_steps=0,
+                timesteps=levels,
+                draws=draws,
+                space="eps",
+                edges=0.0,
             )
             found.append(Way(settings, raws, branches[source] * len(keys)))
         for steps in FIRST_STEPS:
             raws = tuple(mean_raw(edit.looks[:steps], source) for edit in edits)
-            settings = replace(own, source=source, first_steps=steps, draws=1, edges=0.0)
+            settings = replace(
+                own, source=source, first_steps=steps, draws=1, space="eps", edges=0.0
+            )
             found.append(Way(settings, raws, (branches[source] - 1) * steps))
     return found
 
@@ -253,23 +262,21 @@ def tune(
     best, edits = yield from _tune_edit(editor, batches, cases.seed, best, values, truth)
     if best.relevance.first_steps:
         # The first of fewer or of more steps are at other noise levels.
-        raw = torch.cat([raw_of(editor, batch, cases.seed, best) for batch in batches])
+        raw = torch.cat([raw_of(editor, batch, cases.seed, best)[0] for batch in batches])
         values = relevance_values(raw, best.relevance, shown)
     best = yield from _tune_masking(editor, batches, cases.seed, best, values, edits, truth)
 
     # A limit lies among the few weakest maps, so that it takes many cases to place it.
     more = replace(cases, cases=VERDICT_CASES * cases.cases)
     judged = [*more.batches(editor), *more.absent(editor)]
-    raw = torch.cat([raw_of(editor, batch, cases.seed, best) for batch in judged])
+    told = [raw_of(editor, batch, cases.seed, best) for batch in judged]
+    raw, spread = torch.cat([own for own, _ in told]), joined([own for _, own in told])
     kinds = [kind for _, pairs in judged for kind in pairs.kinds]
     size = (truth.shape[-2], truth.shape[-1])
-    made = RelevanceMap(raw, raw, None, ("",) * len(raw), size, best.relevance)
+    made = RelevanceMap(raw, raw, spread, ("",) * len(raw), size, best.relevance)
     verdict = fit_verdict(made, kinds)
     best = replace(best, relevance=replace(best.relevance, verdict=verdict))
-    peak = raw.flatten(1).double().quantile(verdict.quantile, dim=1)
-    empty = torch.tensor([kind == "absent" for kind in kinds])
-    wrong = torch.where(empty, peak >= verdict.nothing_below, peak < verdict.nothing_below).double()
-    error = float(wrong[empty].mean() + wrong[~empty].mean()) / 2
+    error = verdict_errors(replace(made, settings=best.relevance), kinds).nothing
     yield Trial("verdict", best, error, 1, 1)
 
 

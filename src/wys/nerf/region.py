@@ -188,7 +188,9 @@ def votes(
         pixels, depth = cameras[i].project(points)
         place = pixels / pixels.new_tensor([cameras.width, cameras.height]) * 2 - 1
         framed = (depth > 0) & (place.abs() <= 1).all(dim=-1)
-        value = F.grid_sample(maps[i][None], place[None, None], align_corners=False)[0, 0, 0]
+        value = F.grid_sample(
+            maps[i][None], place[None, None], padding_mode="border", align_corners=False
+        )[0, 0, 0]
         total += torch.where(framed, value, 0.0)
         seen += framed
     least = max(min(3, len(maps)), math.ceil(settings.quorum * len(maps)))

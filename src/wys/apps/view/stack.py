@@ -36,6 +36,8 @@ class Place:
     region: Region | None
     """What space may change; None: where the relevance is at least the threshold."""
     threshold: Threshold
+    stretched: bool = False
+    """Whether each view's relevance is scaled to [0, 1] first."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class Stack:
         if place is not None and relevance is not None:
             # An edit's region is seen past what stood in front of it before the edit.
             own = self.preview is None and bool(above) and above[-1].place is place
-            mask = mask_of(stages[-2 if own else -1], camera, place.region, place.threshold)
+            stage = stages[-2 if own else -1]
+            mask = mask_of(stage, camera, place.region, place.threshold, place.stretched)
         return Shot(shown, mask)
 
 

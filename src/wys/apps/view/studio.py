@@ -221,8 +221,13 @@ class Studio:
         for layer in folder.layers:
             known = old.get(layer.name)
             if known is None:
-                region, threshold = layer.region(), layer.record["settings"]["threshold"]
-                place = Place(layer.scene().to(self._device), region, threshold)
+                region, how = layer.region(), layer.record["settings"]
+                place = Place(
+                    layer.scene().to(self._device),
+                    region,
+                    how["threshold"],
+                    how.get("stretched", False),
+                )
                 known = ShownLayer(layer.name, place, None if region is None else region.room)
             layers.append(known)
         if self.preview is not None and self.preview.layers != tuple(folder.record["layers"]):
@@ -230,7 +235,8 @@ class Studio:
         seen = None
         if self.preview is not None:
             state = self.preview.state
-            seen = Place(state.scene, state.region, self._edit_settings().threshold)
+            how = self._edit_settings()
+            seen = Place(state.scene, state.region, how.threshold, how.stretched)
         names = {layer.name for layer in layers}
         self.strengths = {n: value for n, value in self.strengths.items() if n in names}
         self.images = folder.train_views(folder.top).images
@@ -376,7 +382,8 @@ class _LiveLayer:
             return []
         if state.region is not self._region:
             self._region, self._room = state.region, state.room
-        place = Place(state.scene, state.region, self._settings.threshold)
+        how = self._settings
+        place = Place(state.scene, state.region, how.threshold, how.stretched)
         return [ShownLayer("", place, self._room)]
 
 
