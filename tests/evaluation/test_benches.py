@@ -229,7 +229,12 @@ def test_bench_commands_write_their_rows(
     assert {row["method"] for row in rows} == {"noop", "vae-oracle"}
     capsys.readouterr()
     assert cli.main(["bench", "table", str(file), "--kinds", "all"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 4
+    plain = capsys.readouterr().out
+    assert len(plain.splitlines()) == 4 and "[" not in plain
+    assert cli.main(["bench", "table", str(file), "--kinds", "all", "--intervals"]) == 0
+    noop = next(row for row in rows if (row["method"], row["kind"]) == ("noop", "all"))
+    ends = f"[{noop['psnr_inside_low']:.1f}, {noop['psnr_inside_high']:.1f}]"
+    assert ends in capsys.readouterr().out
 
     out = ["--out", str(tmp_path / "out")]
     assert cli.main(["bench", "image", *editor, *some, *out]) == 0

@@ -103,7 +103,12 @@ def test_the_command_writes_rows_of_every_study(
         "auto",
     }
     economy = [row for row in rows if row["study"] == "economy"]
-    assert economy[0]["cost"] == 1
+    assert economy[0]["variant"] == "noop" and economy[1]["cost"] == 1
+    for study in ("guidance", "economy", "auto"):
+        nothing, *rest = [row for row in rows if row["study"] == study]
+        assert nothing["variant"] == "noop"
+        assert all(nothing["psnr_outside"] >= row["psnr_outside"] for row in rest)
+    assert economy[1]["psnr_inside_low"] <= economy[1]["psnr_inside"] and economy[1]["cases"] == 3
     counts = {row["variant"].split()[0]: row["cost"] for row in economy if "step" in row["variant"]}
     costs = [counts[steps] for steps in sorted(counts, key=int)]
     assert all(less < more for less, more in itertools.pairwise(costs))

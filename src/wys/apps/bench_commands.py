@@ -335,12 +335,14 @@ def bench_scene_edit(
 def bench_table(
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
     kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
+    intervals: Flag = False,
 ) -> None:
     """Print the rows of a bench as a Markdown table.
 
     Args:
         file: What --json wrote.
         kinds: Only these kinds of edit, such as 'all'.
+        intervals: The 95 % interval behind each figure that has one.
     """
     from wys.evaluation.report import markdown_table, tables_of
     from wys.store import read_json
@@ -351,5 +353,6 @@ def bench_table(
     chosen = [row for row in rows if not kinds or row.get("kind") in kinds]
     parts = []
     for title, own in tables_of(chosen).items():
-        parts += [markdown_table(own)] if title is None else [f"{title}:", markdown_table(own)]
+        table = markdown_table(own, intervals)
+        parts += [table] if title is None else [f"{title}:", table]
     print("\n\n".join(parts))

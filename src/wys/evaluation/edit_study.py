@@ -88,20 +88,27 @@ def auto_rows(
         "auto": told["score"].argmin(dim=1),
         "best candidate": error.argmin(dim=1),
     }
-    for name, choice in choices.items():
-        rows.append({"study": "auto", "variant": name} | _psnr(found, choice))
+    pairs = [pairs for pairs, _ in found]
+    made = {"noop": torch.cat([p.before for p in pairs])}
+    made |= {name: _chosen(found, choice) for name, choice in choices.items()}
+    for name, image in made.items():
+        rows.append({"study": "auto", "variant": name, "cases": count} | _psnr(pairs, image))
     return rows
 
 
-def _psnr(found: list[tuple[Pairs, AutoEdit]], choice: Tensor) -> dict[str, float | None]:
-    """Pooled PSNR of the chosen candidates: inside, outside and over the whole image."""
-    pairs = [pairs for pairs, _ in found]
-    rows = choice.split([len(p.mask) for p in pairs])
+def _chosen(found: list[tuple[Pairs, AutoEdit]], choice: Tensor) -> Tensor:
+    """The candidate of each case that is chosen."""
+    rows = choice.split([len(pairs.mask) for pairs, _ in found])
     images = [
         torch.stack([result.edits[int(n)].image[i] for i, n in enumerate(own)])
         for own, (_, result) in zip(rows, found, strict=True)
     ]
-    image, after = torch.cat(images), torch.cat([p.after for p in pairs])
+    return torch.cat(images)
+
+
+def _psnr(pairs: list[Pairs], image: Tensor) -> dict[str, float | None]:
+    """Pooled PSNR of an image for each case: inside, outside and over the whole image."""
+    after = torch.cat([p.after for p in pairs])
     mask = torch.cat([p.mask for p in pairs])
     regions = {
         "psnr_inside": mask,

@@ -26,6 +26,10 @@ MARGINS = (0.15, 0.25)
 GUIDED = (0.3, 0.8)
 """Noise levels outside of which guidance may be spared (arXiv 2404.07724)."""
 
+MEASURES = ("psnr_inside", "psnr_outside", "ssim")
+KEPT = ("cases", *(f"{name}{end}" for name in MEASURES for end in ("", "_low", "_high")))
+"""What a row takes over from one of `Scores`."""
+
 Row = dict[str, Any]
 
 
@@ -78,13 +82,15 @@ def economy_rows(editor: Editor, cases: Cases) -> list[Row]:
 def _rows(study: str, editor: Editor, cases: Cases, variants: Mapping[str, Variant]) -> list[Row]:
     """PSNR inside and outside the true region, and the cost in operations, the first one's being 1.
 
-    The maps are made once for all variants, and cost nothing.
+    Before all others the input as it is (`noop`). The maps are made once for all variants, and cost
+    nothing.
     """
-    scores: dict[str, list[Scores]] = {name: [] for name in variants}
+    scores: dict[str, list[Scores]] = {name: [] for name in ("noop", *variants)}
     work = dict.fromkeys(variants, 0)
     for items, pairs in cases.batches(editor):
         made = relevance_map(editor, pairs.before, pairs.instructions, seed=cases.seed, items=items)
         everywhere = Mask.from_image(torch.ones_like(pairs.mask)[:, None], made.image_size)
+        scores["noop"].append(score(pairs, pairs.before, 0.0))
         for name, variant in variants.items():
             with FlopCounterMode(display=False) as counter:
                 edit = edit_image(
@@ -103,6 +109,7 @@ def _rows(study: str, editor: Editor, cases: Cases, variants: Mapping[str, Varia
     first = next(iter(work.values()))
     for name, found in scores.items():
         whole = join(found).row(name, "all")
-        row = {key: whole[key] for key in ("psnr_inside", "psnr_outside")}
-        rows.append({"study": study, "variant": name, **row, "cost": work[name] / first})
+        row = {key: whole[key] for key in KEPT if key in whole}
+        cost = work.get(name, 0) / first
+        rows.append({"study": study, "variant": name, **row, "cost": cost})
     return rows

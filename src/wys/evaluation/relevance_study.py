@@ -183,6 +183,7 @@ def map_rows(chosen: Side, measured: Side) -> list[Row]:
                 "normalisation": how.normalisation,
                 "smoothing": how.smoothing,
                 "threshold": how.threshold,
+                "cases": len(measured.truth),
                 "iou": measured.iou(way, how),
                 "ap": metrics.mean(metrics.average_precision(fine, measured.truth)),
                 "grounding": metrics.mean(torch.cat([f.hit for f in found])),

@@ -98,7 +98,8 @@ def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     keys = {key for row in rows for key in row}
     known = SPEED_COLUMNS
     if "study" in keys:
-        named = dict.fromkeys(key for row in rows for key in row if key != "study")
+        ends = ("study", "_low", "_high")
+        named = dict.fromkeys(key for row in rows for key in row if not key.endswith(ends))
         known = {key: key.replace("_", " ") for key in named}
     elif "iterations" in keys:
         known = FIT_COLUMNS
