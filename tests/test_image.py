@@ -1,6 +1,7 @@
 """Reading and writing images: every mode, exact bytes, one sentence for what cannot be read."""
 
 import io
+import struct
 import zlib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.image import (
     Picture,
     draw_outline,
@@ -74,7 +75,8 @@ def test_modes_are_read_as_pillow_shows_them(tmp_path: Path, rgb: np.ndarray) ->
 def test_16_bit_grey(tmp_path: Path) -> None:
     values = np.array([[0, 257 * 100, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "x.png")
-    assert to_uint8(read_image(tmp_path / "x.png"))[:, 0].tolist() == [[0, 100, 255]] * 3
+    with pytest.warns(WysWarning, match="16 bits"):
+        assert to_uint8(read_image(tmp_path / "x.png"))[:, 0].tolist() == [[0, 100, 255]] * 3
 
 
 def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray) -> None:
@@ -112,6 +114,73 @@ def test_transparent_palette_and_grey(tmp_path: Path) -> None:
     assert to_uint8(read_image(tmp_path / "p.png"))[:, 0].T.tolist() == [[255, 0, 0], [255] * 3]
     Image.fromarray(np.array([[[7, 255], [7, 0]]], np.uint8), "LA").save(tmp_path / "la.png")
     assert to_uint8(read_image(tmp_path / "la.png"))[:, 0].T.tolist() == [[7] * 3, [255] * 3]
+
+
+def grey_profile(gamma: float) -> bytes:
+    """The smallest ICC profile of grey values with a gamma (ICC.1:2001-04)."""
+
+    def text(kind: bytes, words: bytes) -> bytes:
+        return kind + bytes(4) + words
+
+    white = struct.pack(">4s4x3i", b"XYZ ", *(round(v * 65536) for v in (0.9642, 1.0, 0.8249)))
+    curve = struct.pack(">4s4xIH", b"curv", 1, round(gamma * 256)) + bytes(2)
+    name = struct.pack(">4s4xI", b"desc", 5) + b"grey\0" + bytes(83)
+    tags = {
+        b"desc": name,
+        b"cprt": text(b"text", b"free\0\0\0\0"),
+        b"wtpt": white,
+        b"kTRC": curve,
+    }
+    place, table, body = 128 + 4 + 12 * len(tags), struct.pack(">I", len(tags)), b""
+    for key, value in tags.items():
+        value += bytes(-len(value) % 4)
+        table += struct.pack(">4sII", key, place + len(body), len(value))
+        body += value
+    header = struct.pack(
+        ">I4sI4s4s4s", place + len(body), b"", 0x02400000, b"mntr", b"GRAY", b"XYZ "
+    )
+    header += bytes(12) + b"acsp" + bytes(28)
+    header += struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1.0, 0.8249)))
+    return header.ljust(128, b"\0") + table + body
+
+
+@pytest.mark.parametrize("mode", ["L", "LA"])
+def test_grey_values_are_read_through_their_profile(tmp_path: Path, mode: str) -> None:
+    values = np.array([[0, 64, 128, 200, 255]], dtype=np.uint8)
+    image = Image.fromarray(values)
+    if mode == "LA":
+        image.putalpha(Image.fromarray(255 - values))
+    image.save(tmp_path / "x.png", icc_profile=grey_profile(1.0))
+    picture = read_picture(tmp_path / "x.png")
+    light = values[0] / 255
+    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    for channel in picture.rgb:
+        assert np.abs(channel[0].numpy() - 255 * srgb).max() < 3
+    assert picture.icc_profile is None
+    assert (picture.alpha is None) == (mode == "L")
+    damaged = grey_profile(1.0)[:140]
+    image.save(tmp_path / "x.png", icc_profile=damaged)
+    with pytest.raises(WysError, match="colour profile is damaged"):
+        read_picture(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("mode", ["I;16", "RGB"])
+def test_sixteen_bits_are_read_as_eight_with_a_warning(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "deep.png"
+    if mode == "I;16":
+        Image.fromarray(np.full((2, 3), 257 * 90, dtype=np.uint16)).save(path)
+    else:
+        rows = b"".join(b"\0" + struct.pack(">9H", *[257 * 90] * 9) for _ in range(2))
+        header = struct.pack(">IIBBBBB", 3, 2, 16, 2, 0, 0, 0)
+        chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+        data = b"".join(
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+            for kind, body in chunks
+        )
+        path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+    with pytest.warns(WysWarning, match="16 bits a channel"):
+        picture = read_picture(path)
+    assert (picture.rgb == 90).all()
 
 
 def test_colour_profile_is_kept(tmp_path: Path, rgb: np.ndarray) -> None:

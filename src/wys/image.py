@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.store import PathLike, write_atomically
 
 MAX_PIXELS = 100_000_000
@@ -64,8 +64,8 @@ class Picture:
 def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
     """Reads an image file: any mode that Pillow knows, 8 or 16 bit, turned upright.
 
-    Palettes, grey and CMYK become RGB (CMYK through its own profile where it has one), 16 bit
-    becomes 8. Of several frames the first is read.
+    Palettes, grey and CMYK become RGB (grey and CMYK through their own profile where they have
+    one), 16 bit becomes 8, with a warning. Of several frames the first is read.
 
     Raises:
         WysError: the file is missing, damaged, no image, or has more than `max_pixels`.
@@ -77,6 +77,13 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
             with Image.open(path) as file:
                 if file.width * file.height > max_pixels:
                     raise WysError(_too_large(path, f"{file.width} x {file.height}", max_pixels))
+                if _is_deep(file):
+                    warnings.warn(
+                        f"{path} has 16 bits a channel; it is read, and what becomes of it is "
+                        "written, with 8.",
+                        WysWarning,
+                        stacklevel=2,
+                    )
                 profile = file.info.get("icc_profile")
                 upright = ImageOps.exif_transpose(file)
                 rgba, profile = _as_rgb(upright, profile)
@@ -91,6 +98,14 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
     values = torch.from_numpy(np.array(rgba)).permute(2, 0, 1).contiguous()
     alpha = values[3:] if values.shape[0] == 4 else None
     return Picture(values[:3].contiguous(), alpha, profile)
+
+
+def _is_deep(file: Image.Image) -> bool:
+    """Whether an image that was just opened has more than 8 bits a channel."""
+    # Pillow reads 16-bit colour as 8-bit "RGB"; only how it is stored still tells.
+    return file.mode.startswith("I") or any(
+        "16" in str(tile[3]) for tile in getattr(file, "tile", ())
+    )
 
 
 def _too_large(path: PathLike, size: str, max_pixels: int) -> str:
@@ -109,23 +124,38 @@ def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, byt
         grey = np.asarray(image).astype(np.float64) / 257
         image, profile = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)), None
     if image.mode in ("CMYK", "LAB") and (profile or image.mode == "LAB"):
-        source = (
-            ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if profile
-            else ImageCms.createProfile("LAB")
-        )
-        try:
-            converted = ImageCms.profileToProfile(
-                image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
-            )
-        except ImageCms.PyCMSError as error:
-            raise ValueError(f"its colour profile is damaged ({error})") from error
-        assert converted is not None
+        return _to_srgb(image, profile), None
+    if image.mode in ("L", "LA") and profile and _describes_grey(profile):
+        converted = _to_srgb(image.getchannel("L"), profile)
+        if image.mode == "LA":
+            converted.putalpha(image.getchannel("A"))
         return converted, None
     transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
     # Only an RGB profile still fits the values after the conversion to RGB.
     keeps = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
     return image.convert("RGBA" if transparent else "RGB"), profile if keeps else None
+
+
+def _describes_grey(profile: bytes) -> bool:
+    """Whether a colour profile is one of grey values: bytes 16 to 19 name the colour space."""
+    return profile[16:20] == b"GRAY"
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Values of a profile as sRGB; without one they are CIE Lab."""
+    try:
+        source = (
+            ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if profile
+            else ImageCms.createProfile("LAB")
+        )
+        converted = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError) as error:
+        raise ValueError(f"its colour profile is damaged ({error})") from error
+    assert converted is not None
+    return converted
 
 
 def write_picture(path: PathLike, picture: Picture) -> None:

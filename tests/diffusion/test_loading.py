@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 
 import wys
@@ -54,6 +55,30 @@ def test_settings_and_head_are_read_from_the_directory(broken: Path) -> None:
     assert loaded.head is not None
     write_tensors(broken / "relevance_head.safetensors", {"weight": torch.zeros(1, 2, 3, 3)})
     assert "relevance head" in refused(broken)
+
+
+@pytest.mark.parametrize("has", [("wys.json", "relevance_head.safetensors"), ()])
+def test_settings_and_head_come_from_a_hub_repository_too(
+    broken: Path, monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...]
+) -> None:
+    write_json(broken / "wys.json", {"version": 1, "size": 48, "edit": {"steps": 3}})
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    write_tensors(broken / "relevance_head.safetensors", head)
+
+    def download(name: str, file: str) -> str:
+        assert name == "someone/editor"
+        if file not in has:
+            raise EntryNotFoundError("404")
+        return str(broken / file)
+
+    kind = StableDiffusionInstructPix2PixPipeline
+    load, config = kind.from_pretrained, kind.load_config
+    monkeypatch.setattr(loading, "hf_hub_download", download)
+    monkeypatch.setattr(kind, "load_config", lambda name: config(str(broken)))
+    monkeypatch.setattr(kind, "from_pretrained", lambda name, **how: load(str(broken), **how))
+    loaded = Editor.load("someone/editor")
+    assert loaded.settings.edit.steps == (3 if has else wys.PAPER.edit.steps)
+    assert (loaded.head is not None) == bool(has)
 
 
 def test_numbers_and_memory_options(editor_directory: Path, images: torch.Tensor) -> None:

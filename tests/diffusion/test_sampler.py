@@ -1,12 +1,12 @@
 """Masked denoising, against diffusers' pipeline and slow references."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
 
 from wys.diffusion.conditioning import Conditioning, Guidance
 from wys.diffusion.editor import Editor
@@ -24,9 +24,16 @@ def final(steps: Iterator[DenoisingStep]) -> torch.Tensor:
     return last.latents
 
 
-@pytest.fixture(params=["epsilon", "v_prediction"])
-def both(request: pytest.FixtureRequest) -> StableDiffusionInstructPix2PixPipeline:
-    """The tiny pipeline of either prediction type."""
+@pytest.fixture(params=["epsilon", "v_prediction", "sample"])
+def each(
+    request: pytest.FixtureRequest, tiny_pipeline: Callable[..., Any]
+) -> StableDiffusionInstructPix2PixPipeline:
+    """The tiny pipeline of each prediction type; the last with the spacing it usually has."""
+    if request.param == "sample":
+        pipeline = tiny_pipeline("sample")
+        config = {**pipeline.scheduler.config, "timestep_spacing": "trailing"}
+        pipeline.scheduler = DDIMScheduler.from_config(config)
+        return pipeline
     return request.getfixturevalue("pipeline" if request.param == "epsilon" else "v_pipeline")
 
 
@@ -34,21 +41,21 @@ def both(request: pytest.FixtureRequest) -> StableDiffusionInstructPix2PixPipeli
 @pytest.mark.parametrize("steps", [5, 20])
 @pytest.mark.parametrize("negative", ["", "blue"])
 def test_without_a_mask_it_is_diffusers_pipeline(
-    both: StableDiffusionInstructPix2PixPipeline,
+    each: StableDiffusionInstructPix2PixPipeline,
     images: torch.Tensor,
     text: float,
     image: float,
     steps: int,
     negative: str,
 ) -> None:
-    editor = Editor.from_pipeline(both)
+    editor = Editor.from_pipeline(each)
     told = editor.condition(images, [TEXT] * 3, negative)
     noise = normal(told.z0.shape[1:], 0, [0, 1, 2], "edit")
     settings = EditSettings(guidance=Guidance(text, image), steps=steps)
     everywhere = torch.ones(3, 1, *told.z0.shape[-2:], dtype=torch.bool)
     ours = final(denoise(editor, told, everywhere, noise, settings))
     start = editor.schedule.add_noise(told.z0, noise, editor.schedule.timesteps(steps)[0])
-    theirs = both(
+    theirs = each(
         [TEXT] * 3,
         image=images,
         latents=start,
@@ -85,6 +92,8 @@ def slow_edit(
                 out = editor.unet(torch.cat([z.float(), latents], 1), t, text).sample.double()
             if editor.schedule.prediction == "v_prediction":
                 out = abar[t].sqrt() * out + (1 - abar[t]).sqrt() * z
+            elif editor.schedule.prediction == "sample":
+                out = (z - abar[t].sqrt() * out) / (1 - abar[t]).sqrt()
             outputs.append(out)
         full, image, none = outputs
         eps = none + s_i * (image - none) + s_t * (full - image)
@@ -110,13 +119,13 @@ def slow_edit(
     ids=["full", "partial", "published"],
 )
 def test_the_loop_equals_a_slow_reference(
-    both: StableDiffusionInstructPix2PixPipeline,
+    each: StableDiffusionInstructPix2PixPipeline,
     images: torch.Tensor,
     guidance: Guidance,
     settings: EditSettings,
 ) -> None:
     settings = EditSettings(guidance, settings.steps, settings.start, settings.blend)
-    editor = Editor.from_pipeline(both)
+    editor = Editor.from_pipeline(each)
     told = editor.condition(images, [TEXT, "remove it", "paint the cube blue"])
     noise = normal(told.z0.shape[1:], 3, [0, 1, 2], "edit")
     mask = torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(5)) > 0.5

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from diffusers.utils import logging as diffusers_logging
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -108,6 +110,9 @@ def load(name: str, options: EditorOptions) -> Loaded:
             index = StableDiffusionInstructPix2PixPipeline.load_config(name)
             check_pipeline_class(dict(index), name)
             pipeline = _from_pretrained(name, dtype, options.variant)
+            own, weights = _from_hub(name, SETTINGS), _from_hub(name, HEAD)
+            settings = settings if own is None else read_settings(own)
+            head = None if weights is None else read_tensors(weights)
         else:
             raise WysError(
                 f"there is no editor {name}; give builtin, a pipeline directory, a .safetensors "
@@ -271,6 +276,14 @@ def check_parts(pipeline: Any, name: str) -> None:
             f"{name} does not fit together: its tokenizer has {words} tokens and its text encoder "
             f"{pipeline.text_encoder.config.vocab_size}."
         )
+
+
+def _from_hub(name: str, file: str) -> Path | None:
+    """A file of a repository, downloaded or from the cache; None where the repository has none."""
+    try:
+        return Path(hf_hub_download(name, file))
+    except EntryNotFoundError:
+        return None
 
 
 def _from_pretrained(
