@@ -105,7 +105,8 @@ def train(
         out: folder of data, state, logs and the exported editor.
         processes: training processes (one thread each on a CPU).
         workers: processes that make triplets; 0 makes them in this process.
-        compile: whether to compile the networks (torch.compile): worth its minutes on a GPU.
+        compile: whether to compile the networks (torch.compile): worth its minutes in all but
+            trials.
         save_minutes: time between two saves of the state, in minutes.
         wait: let the latents stage wait for triplets that are still being made elsewhere.
         data: a folder of one's own triplets (see `wys.training.folder`) in place of the world.
@@ -249,7 +250,7 @@ class Run:
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
     compile: bool = False
-    """Compile the networks (torch.compile): worth its minutes on a GPU, hardly on a CPU."""
+    """Compile the networks (torch.compile): worth its minutes in all but trials."""
     save_minutes: float = 5.0
     """Minutes between two saves of the state."""
     wait: bool = False
