@@ -143,7 +143,7 @@ def test_missing_truth_is_null_and_never_zero(quick: Editor, tmp_path: Path) -> 
 
 
 def test_curves_begin_with_doing_nothing(quick: Editor) -> None:
-    settings = SweepSettings(guidance=(3.0, 1.0), thresholds=(0.0, 1.0))
+    settings = SweepSettings(guidance=(3.0, 1.0), image_guidance=(1.5,), thresholds=(0.0, 1.0))
     rows = last_rows(sweep(quick, TOY, settings))
     assert [(row["method"], row["sweep"], row["value"]) for row in rows] == [
         ("noop", "none", None),
@@ -151,12 +151,21 @@ def test_curves_begin_with_doing_nothing(quick: Editor) -> None:
         ("ip2p", "guidance", 3.0),
         ("wys", "guidance", 1.0),
         ("wys", "guidance", 3.0),
+        ("ip2p", "image guidance", 1.5),
+        ("wys", "image guidance", 1.5),
         ("wys", "threshold", 0.0),
         ("wys", "threshold", 1.0),
     ]
-    assert rows[5]["psnr_outside"] <= rows[6]["psnr_outside"]
+    assert rows[7]["psnr_outside"] <= rows[8]["psnr_outside"]
     html = page("curves", [], rows)
     assert "wys threshold" in html and html.count("<svg") == 1
+    judged = [{**row, "clip_image": 0.9, "clip_direction": 0.2} for row in rows[1:]]
+    html = page("curves", [], [{**rows[0], "clip_image": 1.0, "clip_direction": None}, *judged])
+    assert "as CLIP sees it" in html and html.count("<svg") == 2
+    # Without true edits the papers' plane alone is left.
+    blind = [{**row, "psnr_inside": None} for row in judged]
+    html = page("curves", [], blind)
+    assert "as CLIP sees it" in html and html.count("<svg") == 1
 
 
 def test_every_edit_changes_its_caption() -> None:

@@ -95,8 +95,10 @@ def bench_image(
 
 def bench_curves(
     guidance: Annotated[tuple[float, ...] | None, optional("S_T...")] = None,
+    image_guidance: Annotated[tuple[float, ...] | None, optional("S_I...")] = None,
     thresholds: Annotated[tuple[float, ...] | None, optional("TAU...")] = None,
     on: CaseGroup = CaseOptions(),  # noqa: B008
+    judge: JudgeGroup = JudgeOptions(),  # noqa: B008
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -104,19 +106,24 @@ def bench_curves(
 
     Args:
         guidance: Guidance scales of the instruction (1 1.5 2 3 5 7.5).
+        image_guidance: Guidance scales of the input image (1 1.2 1.5 2).
         thresholds: Thresholds of the relevance map (0.1 0.3 0.5 0.7 0.9).
     """
     from wys.apps.progress import progress
     from wys.evaluation.sweep import SweepSettings, sweep
 
-    settings = overridden(SweepSettings(), guidance=guidance, thresholds=thresholds)
+    settings = overridden(
+        SweepSettings(), guidance=guidance, image_guidance=image_guidance, thresholds=thresholds
+    )
     source = on.source()
     result.check()
-    loaded = load_editor(editor)
-    journal = result.journal("curves", editor, loaded, source.settings)
+    loaded, judges = load_editor(editor), judge.load(editor.device)
+    journal = result.journal("curves", editor, loaded, {**source.settings, **judge.names})
     rows: list[dict[str, Any]] = []
     with progress("measuring") as advance:
-        for step in sweep(loaded, source, settings, seeds=on.all_seeds, journal=journal):
+        for step in sweep(
+            loaded, source, settings, seeds=on.all_seeds, judges=judges, journal=journal
+        ):
             advance(step.done, step.count)
             rows = step.rows or rows
     result.write(rows, f"Curves of {editor.editor}", on.in_words(source.count), journal)

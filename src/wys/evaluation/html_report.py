@@ -169,16 +169,29 @@ def _plots(rows: Sequence[Row]) -> list[str]:
                 plot(_costs(windows), Axis("edited share of the image (%)"), Axis("seconds", 0.0)),
             )
         )
-    if any(row.get("psnr_outside") is not None for row in rows):
+    if any(row.get("psnr_outside") and row.get("psnr_inside") for row in rows):
         sections.append(
             _section(
                 "Edit against preservation",
                 "Up: nearer to the true edit inside its region. Right: nearer to the truth "
                 "outside. The lower right is where nothing was done.",
                 plot(
-                    _trade(rows),
+                    _trade(rows, "psnr_outside", "psnr_inside"),
                     Axis("preservation: PSNR outside (dB)"),
                     Axis("edit: PSNR inside (dB)"),
+                ),
+            )
+        )
+    if any(row.get("clip_direction") is not None for row in rows):
+        sections.append(
+            _section(
+                "Edit against preservation, as CLIP sees it",
+                "Up: the image changes as its caption does. Right: it stays near the input. Doing "
+                "nothing has no direction.",
+                plot(
+                    _trade(rows, "clip_image", "clip_direction"),
+                    Axis("preservation: CLIP similarity to the input"),
+                    Axis("edit: CLIP text-image direction similarity"),
                 ),
             )
         )
@@ -254,9 +267,9 @@ def _section(heading: str, words: str, figure: str) -> str:
     return f"<section><h2>{escape(heading)}</h2><p>{escape(words)}</p>{figure}</section>"
 
 
-def _trade(rows: Sequence[Row]) -> list[Series]:
+def _trade(rows: Sequence[Row], x: str, y: str) -> list[Series]:
     """A point for each method, or a line for each curve of a sweep."""
-    known = [row for row in rows if row["psnr_outside"] is not None and row["psnr_inside"]]
+    known = [row for row in rows if row.get(x) is not None and row.get(y) is not None]
     groups: dict[str, list[Row]] = {}
     for row in known:
         varied = row.get("sweep", "none")
@@ -265,8 +278,8 @@ def _trade(rows: Sequence[Row]) -> list[Series]:
     return [
         Series(
             name,
-            [(row["psnr_outside"], row["psnr_inside"]) for row in own],
-            [_whiskers(row) for row in own] if "sweep" not in own[0] else (),
+            [(row[x], row[y]) for row in own],
+            [_whiskers(row, x, y) for row in own] if "sweep" not in own[0] else (),
             line=len(own) > 1,
             dashed="threshold" in name,
         )
@@ -274,12 +287,11 @@ def _trade(rows: Sequence[Row]) -> list[Series]:
     ]
 
 
-def _whiskers(row: Row) -> tuple[float, float, float, float]:
+def _whiskers(row: Row, x: str, y: str) -> tuple[float, float, float, float]:
     def end(key: str, side: str) -> float:
         value = row.get(f"{key}_{side}")
         return float(row[key] if value is None else value)
 
-    x, y = "psnr_outside", "psnr_inside"
     return end(x, "low"), end(x, "high"), end(y, "low"), end(y, "high")
 
 

@@ -17,6 +17,7 @@ from wys.errors import WysError
 from wys.evaluation.cases import Source
 from wys.evaluation.image_bench import BenchStep, Method, Run
 from wys.evaluation.journal import Journal
+from wys.evaluation.judges import NO_JUDGES, Judges
 from wys.evaluation.scores import rows_of
 
 
@@ -26,19 +27,21 @@ class SweepSettings:
 
     guidance: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0, 5.0, 7.5)
     """Guidance scales of the instruction, for `wys` and for InstructPix2Pix without a mask."""
+    image_guidance: tuple[float, ...] = (1.0, 1.2, 1.5, 2.0)
+    """Guidance scales of the input image, for both."""
     thresholds: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
     """Thresholds of the relevance map, for `wys`."""
 
     def __post_init__(self) -> None:
-        if not self.guidance and not self.thresholds:
+        if not (self.guidance or self.image_guidance or self.thresholds):
             raise WysError("curves need a guidance or a threshold at least.")
-        if any(scale < 0 for scale in self.guidance):
+        if any(scale < 0 for scale in (*self.guidance, *self.image_guidance)):
             raise WysError("guidance scales are 0 or more.")
         if any(not 0 <= threshold <= 1 for threshold in self.thresholds):
             raise WysError("thresholds are numbers from 0 to 1.")
 
 
-Sweep = Literal["none", "guidance", "threshold"]
+Sweep = Literal["none", "guidance", "image guidance", "threshold"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,8 @@ class Point:
             return own
         if self.sweep == "threshold":
             return replace(own, relevance=replace(own.relevance, threshold=self.value))
-        guidance = replace(own.edit.guidance, text=self.value)
+        axis = "text" if self.sweep == "guidance" else "image"
+        guidance = replace(own.edit.guidance, **{axis: self.value})
         return replace(own, edit=replace(own.edit, guidance=guidance))
 
 
@@ -70,6 +74,7 @@ def points_of(settings: SweepSettings) -> list[Point]:
     return [
         Point("none", None, "noop"),
         *(Point("guidance", v, m) for m in methods for v in sorted(settings.guidance)),
+        *(Point("image guidance", v, m) for m in methods for v in sorted(settings.image_guidance)),
         *(Point("threshold", v, "wys") for v in sorted(settings.thresholds)),
     ]
 
@@ -80,9 +85,16 @@ def sweep(
     settings: SweepSettings | None = None,
     *,
     seeds: Sequence[int] = (0,),
+    judges: Judges = NO_JUDGES,
     journal: Journal | None = None,
 ) -> Iterator[BenchStep]:
-    """Measures every point on the cases; the rows have "sweep" and "value" beside their method."""
+    """Measures every point on the cases; the rows have "sweep" and "value" beside their method.
+
+    Args:
+        seeds: of the noise and, where the source draws them, of the cases.
+        judges: networks that judge the edited images, too.
+        journal: what is in it is not measured again.
+    """
     journal = journal or Journal()
     points = points_of(settings or SweepSettings())
     count = len(seeds) * len(points) * -(-cases.count // cases.batch)
@@ -92,7 +104,7 @@ def sweep(
             for point in points:
                 if not journal.has(seed, items, point.name):
                     own = point.settings(editor.settings)
-                    scores = Run(editor, truth, items, seed, own).scores(point.method)
+                    scores = Run(editor, truth, items, seed, own).scores(point.method, judges)
                     journal.add(scores.records(seed, items, point.name, truth.instructions))
                 done += 1
                 yield BenchStep(done, count)
