@@ -252,3 +252,11 @@ def images() -> torch.Tensor:
     noise = torch.rand(3, 48, 32, generator=torch.Generator().manual_seed(1))
     disc = ((rows - 0.5) ** 2 + (columns - 0.3) ** 2 < 0.04).float().expand(3, -1, -1)
     return torch.stack([ramp, (ramp + noise) / 2, 0.2 + 0.6 * disc])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Figures that tests measured, at the end of a run, where they would else go unseen."""
+    passed = terminalreporter.stats.get("passed", [])
+    for report in passed:
+        for name, value in report.user_properties:
+            terminalreporter.write_line(f"{report.nodeid}: {name} {value}")
