@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from wys.devices import find_device, multiplies_bfloat16
+from wys.devices import beside, find_device, multiplies_bfloat16
 from wys.errors import WysError
 
 
@@ -20,6 +20,11 @@ def test_auto_takes_the_first_preferred_device_that_is_there(
     assert find_device("cuda:0") == torch.device("cuda", 0)
     with pytest.raises(WysError, match="no device cuda:1"):
         find_device("cuda:1")
+
+
+def test_a_field_is_beside_its_editor_but_for_mps() -> None:
+    for name, place in (("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")):
+        assert beside(torch.device(name)) == torch.device(place)
 
 
 @pytest.mark.parametrize("name", ["tpu", "", "cuda:x", "meta", "xpu"])

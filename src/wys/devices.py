@@ -28,6 +28,22 @@ def find_device(name: str, preferred: Sequence[str] = ACCELERATORS) -> torch.dev
     return device
 
 
+def beside(editor: torch.device) -> torch.device:
+    """Where a scene's field is while an editor works elsewhere: with it, but for MPS.
+
+    A field is fitted on CUDA or the CPU (`wys scene fit`), and an edit goes on with the fit.
+    """
+    return torch.device("cpu") if editor.type == "mps" else editor
+
+
+def finish(device: torch.device) -> None:
+    """Waits until a device has done all that it was given; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether products in bfloat16 are faster than in float32 there.
 

@@ -24,7 +24,7 @@ def read_points(path: Path) -> np.ndarray:
     head, body = path.read_bytes().split(b"end_header\n", 1)
     lines = head.decode("ascii").splitlines()
     count = next(int(line.split()[2]) for line in lines if line.startswith("element vertex"))
-    kinds = {"float": "<f4", "uchar": "u1"}
+    kinds = {"float": "<f4", "double": "<f8", "uchar": "u1"}
     rows = [line.split()[1:] for line in lines if line.startswith("property ")]
     points = np.frombuffer(body, dtype=[(name, kinds[kind]) for kind, name in rows])
     assert len(points) == count
@@ -149,7 +149,7 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
         (("fit", "tabletop:x", "--out", "OUT"), "tabletop:3"),
         (("fit", "tabletop:0", "--out", "OUT", "--downscale", "0"), "--downscale"),
         (("fit", "tabletop:0", "--out", "OUT", "--max-views", "2"), "at least 3"),
-        (("fit", "tabletop:0", "--out", "OUT", "--device", "tpu"), "no device tpu"),
+        (("fit", "tabletop:0", "--out", "OUT", "--device", "tpu"), "the device tpu is unknown"),
         (("fit", "tabletop:0", "--out", "OUT", "--rays", "0"), "ray"),
         (("fit", "tabletop:0", "--out", "OUT", "--decay", "-1"), "at least 0"),
         (

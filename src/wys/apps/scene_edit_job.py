@@ -21,6 +21,7 @@ from wys.apps.results import run_record
 from wys.apps.scene_data import chosen_views, mask_of, truth_of
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
 from wys.apps.scene_results import spread_indices, write_film, write_sheet
+from wys.devices import beside
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation import metrics
@@ -119,7 +120,7 @@ class EditJob:
             WysError: as `edit_scene`.
         """
         below, record = self.folder.top, self.layer.record
-        look = self.folder.look(below).to(self.editor.device)
+        look = self.folder.look(below).to(beside(self.editor.device))
         views = self.folder.views_to_edit(below)
         start, before = self._start(look.scene), self.seconds
         _, fitting, _ = self.folder.fit_settings()

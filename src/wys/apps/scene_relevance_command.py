@@ -53,6 +53,7 @@ def relevance(
     from wys.apps.progress import err
     from wys.apps.results import in_words, result_folder, run_record
     from wys.apps.scene_results import VERDICTS
+    from wys.devices import beside
     from wys.scene_edit import no_place
     from wys.scene_folder import SceneFolder
     from wys.scene_settings import PRESETS
@@ -65,7 +66,8 @@ def relevance(
         with err.status("loading the editor"):
             loaded = editor.load()
         settings = how.settings(loaded, PRESETS["wys"])
-        found = _find(loaded, look.to(loaded.device), views, instruction, settings, how.seed)
+        look = look.to(beside(loaded.device))
+        found = _find(loaded, look, views, instruction, settings, how.seed)
         record = run_record(instruction, editor, loaded, how.seed) | {"scene": str(scene.resolve())}
         shares = _write_preview(results, found, capture, points, record)
     print(f"{no_place(found.verdict, found.region) or VERDICTS[found.verdict]} {_in_words(shares)}")

@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from wys.devices import finish
+
 
 def operations(job: Callable[[], object]) -> int:
     """Multiplications and additions of a job's convolutions and matrix products; runs it once."""
@@ -38,7 +40,6 @@ def best_rate(device: torch.device, dtype: torch.dtype, tries: int = 3) -> float
         for _ in range(tries):
             started = time.perf_counter()
             job()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            finish(device)
             rates.append(count / (time.perf_counter() - started))
     return max(rates)

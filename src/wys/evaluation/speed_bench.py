@@ -27,6 +27,7 @@ from typing import Any
 
 import torch
 
+from wys.devices import finish
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
@@ -100,8 +101,7 @@ def timed(job: Callable[[], object], device: torch.device) -> tuple[float, float
     with PeakMemory(device) as memory:
         started = time.perf_counter()
         job()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        finish(device)
         seconds = time.perf_counter() - started
     return seconds, memory.megabytes
 

@@ -27,7 +27,7 @@ from wys.apps.view.stack import Cancelled, Mode, Place, Shot, ShownLayer, Stack
 from wys.apps.view.turns import Turns, by_turns
 from wys.apps.view.viewpoint import Viewpoint
 from wys.camera import Camera
-from wys.devices import find_device
+from wys.devices import beside, find_device
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation.peak_memory import PeakMemory
@@ -104,7 +104,7 @@ class Studio:
         self.message = "Type an instruction, then preview where it matters."
         self.preview: Preview | None = None
         self._editor: Editor | None = None
-        self._device = find_device(settings.editor.device)
+        self._device = beside(find_device(settings.editor.device))
         self.folder = SceneFolder.open(path)
         self.capture = self.folder.capture()
         self.stack = Stack(self.folder.scene(None).to(self._device))
