@@ -118,6 +118,20 @@ def test_what_is_no_number_has_no_psnr(value: float) -> None:
         squared_error(image, torch.zeros(1, 3, 2, 2), region)
 
 
+def test_the_median_does_not_mind_a_case_that_went_wrong() -> None:
+    draw = torch.Generator().manual_seed(0)
+    truth = torch.rand(5, 3, 4, 4, generator=draw)
+    noise = torch.tensor([0.01, 0.02, 0.03, 0.9, 0.0]).reshape(5, 1, 1, 1)
+    region = torch.ones(5, 4, 4, dtype=torch.bool)
+    error = squared_error(truth + noise, truth, region)
+    assert error.median_psnr() == pytest.approx(-20 * math.log10(0.02), abs=1e-3)
+    pooled = error.psnr()
+    assert pooled is not None and pooled < 10
+    same = squared_error(truth, truth, region)
+    assert same.median_psnr() == 99
+    assert squared_error(truth, truth, ~region).median_psnr() is None
+
+
 def test_psnr_is_capped_and_none_where_empty() -> None:
     image = torch.rand(2, 3, 4, 4)
     everything, nothing = torch.ones(2, 4, 4, dtype=bool), torch.zeros(2, 4, 4, dtype=bool)

@@ -111,6 +111,16 @@ class SquaredError:
             return None
         return PSNR_CAP if total == 0 else min(PSNR_CAP, -10 * math.log10(total / count))
 
+    def median_psnr(self) -> float | None:
+        """The median of the cases' own PSNR in dB, at most 99; None if no case has a pixel.
+
+        Beside the pooled figure, which a few cases that went wrong decide, what is usual.
+        """
+        each = self.total[self.count > 0].double() / self.count[self.count > 0]
+        if not len(each):
+            return None
+        return float((-10 * each.log10()).clamp(max=PSNR_CAP).quantile(0.5))
+
     def weighted_psnr(self, weight: Float[Tensor, "draws b"]) -> Float[Tensor, " draws"]:
         """`psnr` where each case counts as often as a draw says; NaN where no pixel is left."""
         mean_error = (weight @ self.total.double()) / (weight @ self.count.double())

@@ -29,6 +29,7 @@ IMAGE_COLUMNS = {
     "chance": "chance",
     "psnr_inside": "PSNR inside (dB)",
     "psnr_outside": "PSNR outside (dB)",
+    "median_outside": "median outside",
     "max_outside": "largest change outside",
     "seconds": "s / edit",
     "ssim": "SSIM",
@@ -72,6 +73,8 @@ FIT_COLUMNS = {
 _DIGITS = {
     "psnr_inside": 1,
     "psnr_outside": 1,
+    "median_inside": 1,
+    "median_outside": 1,
     "consistency": 1,
     "ssim": 3,
     "clip_image": 3,

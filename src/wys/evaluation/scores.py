@@ -137,6 +137,8 @@ class Scores:
             **{name: metrics.mean(own.means[name]) for name in MEANS[:4]},
             "psnr_inside": own.inside.psnr(),
             "psnr_outside": own.outside.psnr(),
+            "median_inside": own.inside.median_psnr(),
+            "median_outside": own.outside.median_psnr(),
             "max_outside": int(largest.max()) if len(largest) else None,
             **{name: metrics.mean(own.means[name]) for name in MEANS[4:]},
             "ece": calibration_error(own.relevance),
