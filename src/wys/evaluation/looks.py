@@ -21,7 +21,7 @@ from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.image import resize
-from wys.relevance import Source
+from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
 from wys.tabletop.pairs import Pairs
 
@@ -120,18 +120,27 @@ def raw_of(
         )
         for draw in range(how.draws)
     ]
-    return torch.stack(draws).mean(dim=0), spread_of(draws)
+    each = torch.stack(draws)
+    return each.mean(dim=0), each.std(dim=0) if len(draws) > 1 else None
 
 
-def spread_of(draws: Sequence[Float[Tensor, "b 1 h w"]]) -> Float[Tensor, "b 1 h w"] | None:
-    """The standard deviation between draws, as a map has it; None of one alone."""
-    return torch.stack(list(draws)).std(dim=0) if len(draws) > 1 else None
+def judged_maps(
+    editor: Editor,
+    batches: Sequence[tuple[tuple[str, ...], Pairs]],
+    seed: int,
+    settings: EditorSettings,
+) -> tuple[RelevanceMap, list[str]]:
+    """Maps whose verdicts are judged, of several batches of one size, and the kinds of their edits.
 
-
-def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
-    """The spreads of several batches as one; None where there are none."""
-    there = [part for part in parts if part is not None]
-    return torch.cat(there) if there else None
+    Verdicts go by D and its spread alone: the maps have D in the place of R.
+    """
+    found = [raw_of(editor, batch, seed, settings) for batch in batches]
+    raw = torch.cat([own for own, _ in found])
+    spreads = [own for _, own in found if own is not None]
+    spread = torch.cat(spreads) if spreads else None
+    kinds: list[str] = [kind for _, pairs in batches for kind in pairs.kinds]
+    size = _size(batches[0][1])
+    return RelevanceMap(raw, raw, spread, ("",) * len(raw), size, settings.relevance), kinds
 
 
 def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[Tensor, "b H W"]:

@@ -32,7 +32,7 @@ from wys.evaluation import metrics
 from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
 from wys.evaluation.edit_variants import economy_rows, guidance_rows
-from wys.evaluation.looks import enlarged, joined, plain_edit, raw_of
+from wys.evaluation.looks import enlarged, judged_maps, plain_edit
 from wys.evaluation.scores import named_objects
 from wys.evaluation.tune import (
     FIRST_STEPS,
@@ -241,30 +241,20 @@ def verdict_rows(
         top, how = best_scaling(way, chosen.truth, rules=False)
         if top > by_source.get(how.source, (-1.0, how))[0]:
             by_source[how.source] = (top, how)
+    chosen_on = [*chosen.batches, *choose.absent(editor)]
+    measured_on = [*measured.batches, *measure.absent(editor)]
     rows = [
-        _verdict_row(name, *_judged_maps(editor, measure, measured, settings))
+        _verdict_row(name, *judged_maps(editor, measured_on, measure.seed, settings))
         for name, settings in (("the editor's own map", editor.settings), ("preset paper", PAPER))
     ]
     for _, how in by_source.values():
         own = replace(editor.settings, relevance=how, edit=_looked_at(editor))
-        fitted = fit_verdict(*_judged_maps(editor, choose, chosen, own))
-        maps, kinds = _judged_maps(editor, measure, measured, own)
+        fitted = fit_verdict(*judged_maps(editor, chosen_on, choose.seed, own))
+        maps, kinds = judged_maps(editor, measured_on, measure.seed, own)
         for name, limits in (("own limits", how.verdict), ("fitted limits", fitted)):
             judged = replace(maps, settings=replace(how, verdict=limits))
             rows.append(_verdict_row(f"{way_name(how)}, {name}", judged, kinds))
     return rows
-
-
-def _judged_maps(
-    editor: Editor, cases: Cases, side: Side, settings: EditorSettings
-) -> tuple[RelevanceMap, list[str]]:
-    """Maps of the cases and of instructions that name an absent object, and their kinds."""
-    batches = [*side.batches, *cases.absent(editor)]
-    found = [raw_of(editor, batch, cases.seed, settings) for batch in batches]
-    raw, spread = torch.cat([own for own, _ in found]), joined([own for _, own in found])
-    kinds: list[str] = [kind for _, pairs in batches for kind in pairs.kinds]
-    names = ("",) * len(raw)
-    return RelevanceMap(raw, raw, spread, names, side.size, settings.relevance), kinds
 
 
 def _verdict_row(name: str, maps: RelevanceMap, kinds: Sequence[str]) -> Row:

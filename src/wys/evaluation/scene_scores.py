@@ -197,9 +197,9 @@ def warp_error(
         place = pixels / pixels.new_tensor([width, height]) * 2 - 1
         grid = place[None, None]
         # Beyond the outermost pixels' centres their colours go on: black would be mixed in.
-        seen = F.grid_sample(images[i + 1][None], grid, padding_mode="border", align_corners=False)[
-            0, :, 0
-        ]
+        seen = F.grid_sample(
+            images[i + 1][None], grid, padding_mode="border", align_corners=False
+        ).squeeze(2)[0]
         known = depth[i + 1].clamp(max=1e6)[None, None]
         theirs = F.grid_sample(known, grid, mode="nearest", align_corners=False)[0, 0, 0]
         both = (flat < torch.inf) & (far > 0) & (place.abs() <= 1).all(-1)

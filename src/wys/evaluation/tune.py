@@ -29,7 +29,7 @@ from wys.evaluation.looks import (
     Look,
     PlainEdit,
     enlarged,
-    joined,
+    judged_maps,
     look_at,
     mean_raw,
     plain_edit,
@@ -41,7 +41,6 @@ from wys.evaluation.verdict_study import fit_verdict, verdict_errors
 from wys.image import resize
 from wys.relevance import (
     Normalisation,
-    RelevanceMap,
     RelevanceSettings,
     Source,
     normalise,
@@ -269,11 +268,7 @@ def tune(
     # A limit lies among the few weakest maps, so that it takes many cases to place it.
     more = replace(cases, cases=VERDICT_CASES * cases.cases)
     judged = [*more.batches(editor), *more.absent(editor)]
-    told = [raw_of(editor, batch, cases.seed, best) for batch in judged]
-    raw, spread = torch.cat([own for own, _ in told]), joined([own for _, own in told])
-    kinds = [kind for _, pairs in judged for kind in pairs.kinds]
-    size = (truth.shape[-2], truth.shape[-1])
-    made = RelevanceMap(raw, raw, spread, ("",) * len(raw), size, best.relevance)
+    made, kinds = judged_maps(editor, judged, cases.seed, best)
     verdict = fit_verdict(made, kinds)
     best = replace(best, relevance=replace(best.relevance, verdict=verdict))
     error = verdict_errors(replace(made, settings=best.relevance), kinds).nothing
