@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from wys.apps import cli
+from wys.datasets.edit_cases import read_cases
 from wys.image import read_image, write_image
-from wys.store import read_json
 
 KINDS = ("recolour", "remove", "floor", "background", "light")
 COUNT = 5
@@ -27,11 +27,10 @@ def main(out: Path, options: list[str]) -> int:
     if code:
         return code
     sheets = []
-    for entry in read_json(samples / "pairs.json"):
-        print(f"\n{entry['instruction']}")
-        image = samples / entry["before"]
-        target = out / f"{image.stem}_{entry['kind']}"
-        words = ["edit", str(image), entry["instruction"], "--out", str(target)]
+    for case in read_cases(samples):
+        print(f"\n{case.instruction}")
+        target = out / f"{case.before.stem}_{case.kind}"
+        words = ["edit", str(case.before), case.instruction, "--out", str(target)]
         code = cli.main([*words, *options])
         if code:
             return code

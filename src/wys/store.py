@@ -9,7 +9,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,16 @@ def locked(path: Path) -> Iterator[None]:
 
 def write_json(path: PathLike, value: Any) -> None:
     """Writes a value as indented UTF-8 JSON, atomically. NaN and infinity are refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_json_lines(path: PathLike, values: Iterable[Any]) -> None:
+    """Writes values as UTF-8 JSON, a line each, atomically. NaN and infinity are refused."""
+    lines = (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n" for value in values)
+    _write_text(path, "".join(lines))
+
+
+def _write_text(path: PathLike, text: str) -> None:
     with write_atomically(path) as temporary:
         # A file's name may hold bytes that are no UTF-8.
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

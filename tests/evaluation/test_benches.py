@@ -3,28 +3,25 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from wys.apps import cli
+from wys.datasets.edit_cases import read_cases
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
-from wys.diffusion.settings import EditorSettings, read_settings
+from wys.diffusion.settings import EditorSettings
 from wys.errors import WysError
 from wys.evaluation import image_bench as bench
-from wys.evaluation import tune as tune_module
-from wys.evaluation.cases import Cases
 from wys.evaluation.floor import best_rate, operations
 from wys.evaluation.metrics import grounding
 from wys.evaluation.scores import named_objects, score
 from wys.evaluation.speed_bench import SpeedSettings, jobs, speed_bench
 from wys.evaluation.speed_scenes import SceneJobSettings, scene_jobs
-from wys.evaluation.tune import SOFTNESSES, Way
 from wys.image_edit import edit_image, relevance_map
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
@@ -254,42 +251,6 @@ def test_bench_commands_write_their_rows(
     assert "share of floor" in capsys.readouterr().out
 
 
-def test_tuning_writes_settings_that_load(
-    editor_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, grid in {
-        "LEVELS": ((0.8,),),
-        "SMOOTHINGS": (0.0,),
-        "TEXT_SCALES": (1.5, 3.0),
-        "IMAGE_SCALES": (1.0,),
-        "STEPS": (1, 2),
-    }.items():
-        monkeypatch.setattr(f"wys.evaluation.tune.{name}", grid)
-    editor = ["--editor", str(editor_directory), "--device", "cpu", "--size", "32"]
-    file = tmp_path / "wys.json"
-    assert cli.main(["bench", "tune", *editor, "--cases", "3", "--before", "--out", str(file)]) == 0
-    settings = read_settings(file)
-    assert settings.edit.guidance.text in (1.5, 3.0) and settings.edit.steps in (1, 2)
-    assert settings.size == 32 and settings.relevance.first_steps == 0
-    assert settings.relevance.softness in SOFTNESSES
-
-
-def test_a_tuned_edit_has_more_steps_than_its_map_is_read_off(
-    editor: Editor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    every = tune_module.ways_of
-
-    def last_of_the_first_steps(*known: Any) -> list[Way]:
-        return [way for way in every(*known) if way.settings.first_steps == 2][:1]
-
-    monkeypatch.setattr(tune_module, "ways_of", last_of_the_first_steps)
-    monkeypatch.setattr(tune_module, "LEVELS", ((0.8,),))
-    monkeypatch.setattr(tune_module, "TEXT_SCALES", (1.5,))
-    monkeypatch.setattr(tune_module, "STEPS", (2, 3))
-    *_, last = tune_module.tune(editor, Cases(2, size=32))
-    assert last.settings.relevance.first_steps == 2 and last.settings.edit.steps == 3
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -316,10 +277,19 @@ def test_tabletop_writes_images_and_instructions(tmp_path: Path) -> None:
     out = tmp_path / "pairs"
     arguments = ["--count", "2", "--size", "32", "--kinds", "recolour", "remove"]
     assert cli.main(["tabletop", "--out", str(out), *arguments]) == 0
-    entries = json.loads((out / "pairs.json").read_text())
-    assert {entry["kind"] for entry in entries} == {"recolour", "remove"}
-    assert all((out / entry[key]).is_file() for entry in entries for key in ("before", "after"))
     assert (out / "sheet.png").is_file()
+    # The folder is one of cases, exactly those of the split.
+    pairs = make_pairs(
+        0, "validation", 0, 2, size=32, scene_range=PLAIN, kinds=("recolour", "remove")
+    )
+    for i, case in enumerate(read_cases(out)):
+        assert (case.kind, case.instruction) == (pairs.kinds[i], pairs.instructions[i])
+        assert torch.allclose(case.read_before(), pairs.before[i], atol=0.51 / 255)
+        after, mask = case.read_after(), case.read_mask((32, 32))
+        assert after is not None and torch.allclose(after, pairs.after[i], atol=0.51 / 255)
+        assert mask is not None and torch.equal(mask, pairs.mask[i : i + 1])
+        assert case.captions is not None and case.captions[0] != case.captions[1]
+    assert i == 1
 
 
 def test_maps_of_the_bench_are_those_of_the_editor(editor: Editor, pairs: Pairs) -> None:

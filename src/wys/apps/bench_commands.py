@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -23,6 +24,9 @@ from wys.apps.bench_options import (
 from wys.apps.options import EditorOptions, Flag, optional, overridden
 from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
+
+if TYPE_CHECKING:
+    from wys.evaluation.tune import Trial
 
 EditorGroup = tyro.conf.OmitArgPrefixes[EditorOptions]
 ReadGroup = Annotated[tyro.conf.OmitArgPrefixes[ReadOptions], tyro.conf.arg(name="read")]
@@ -168,9 +172,10 @@ def bench_speed(
 
 def bench_tune(
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")],
-    cases: int = 90,
+    cases: Annotated[int | None, optional("N")] = None,
     seed: int = 1,
     world: World = "plain",
+    data: Annotated[Path | None, optional("DIR")] = None,
     size: Size = None,
     batch: int = 9,
     best_map: Flag = False,
@@ -182,49 +187,45 @@ def bench_tune(
 
     Args:
         out: The file to write; wys.json in the editor's directory makes it the default.
-        cases: Number of cases; the kinds of edit take turns.
+        cases: Number of cases (90; of --data: all); the kinds of edit take turns.
         seed: Seed of the cases and of the edits' noise.
         world: What the scenes are drawn from.
+        data: Tune the map and its threshold alone, by the masks of a folder of cases.
         size: Side of the images; the editor's own if not given.
         batch: Cases edited at once.
         best_map: Take the best map; else the cheapest of about equal ones.
-        before: Only maps made before an edit, none that are read off its first steps.
+        before: Only maps made before an edit, not off its first steps (always with --data).
         scenes: Also find 'rival', for scene edits, on so many posed scenes of the world.
     """
     from wys.apps.progress import err, progress
     from wys.apps.results import check_writable
     from wys.diffusion.settings import settings_as_json
     from wys.evaluation.cases import Cases
-    from wys.evaluation.tune import tune
+    from wys.evaluation.own_cases import OwnCases
+    from wys.evaluation.tune import tune, tune_map
     from wys.evaluation.tune_scene import tune_rival
     from wys.store import write_json
 
-    measured = Cases(cases, seed, "validation", world, size, batch)
+    if batch < 1:
+        raise WysError(f"--batch is at least 1, not {batch}.")
+    if data is not None and scenes:
+        raise WysError("--scenes are posed scenes of the tabletop world; --data has none.")
+    own = None if data is None else OwnCases(data, cases, seed, size)
+    drawn = Cases(90 if cases is None or own else cases, seed, "validation", world, size, batch)
+    # The folder is read now, so that what is wrong with it shows before an editor is loaded.
+    assert own is None or own.count
     check_writable(out)
     loaded = load_editor(editor)
+    if own is None:
+        trials: Iterable[Trial] = tune(loaded, drawn, best_map=best_map, before=before)
+    else:
+        squares = own.squares(loaded, batch)
+        trials = tune_map(loaded, squares, seed, best_map=best_map, before=True)
     trial = None
     with progress("tuning") as advance:
-        for trial in tune(loaded, measured, best_map=best_map, before=before):
+        for trial in trials:
             advance(trial.done, trial.count)
-            how, edit = trial.settings.relevance, trial.settings.edit
-            words = {
-                "map": f"{how.source} at {how.timesteps}, {how.draws} draws, "
-                f"{how.first_steps} first steps, {how.normalisation}, smoothing "
-                f"{how.smoothing:g}, threshold {how.threshold}: IoU {trial.score:.3f}",
-                "edges": f"moved within {how.edges:g} latent pixels, threshold {how.threshold}: "
-                f"IoU {trial.score:.3f}",
-                "threshold": f"{how.threshold}, softness {how.softness:g}: {trial.score:.2f} dB "
-                "outside",
-                "soft": f"soft guidance {edit.guidance.soft}, threshold {how.threshold}, softness "
-                f"{how.softness:g}: {trial.score:.2f} dB outside",
-                "verdict": f"nothing below {how.verdict.nothing_below:.3g} at quantile "
-                f"{how.verdict.quantile:g}: wrong in {trial.score:.1%}",
-            }.get(
-                trial.stage,
-                f"guidance {edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} steps: "
-                f"{trial.score:.2f} dB inside",
-            )
-            err.print(f"{trial.stage:>9}  {words}", highlight=False)
+            err.print(f"{trial.stage:>9}  {_tried(trial)}", highlight=False, soft_wrap=True)
     assert trial is not None
     settings = trial.settings
     if scenes > 0:
@@ -233,6 +234,33 @@ def bench_tune(
             settings = replace(settings, rival=region.rival)
     write_json(out, settings_as_json(settings))
     print(f"Settings in {out}")
+
+
+def _tried(trial: Trial) -> str:
+    """A candidate and its score, in words."""
+    how, edit, score = trial.settings.relevance, trial.settings.edit, trial.score
+    made = f"at {how.timesteps}, {how.draws} draws"
+    if how.first_steps:
+        made = f"off the first {how.first_steps} steps"
+    match trial.stage:
+        case "map":
+            return (
+                f"{how.source} {made}, {how.normalisation}, smoothing {how.smoothing:g}, "
+                f"threshold {how.threshold}: IoU {score:.3f}"
+            )
+        case "edges":
+            within = f"moved within {how.edges:g} latent pixels"
+            return f"{within}, threshold {how.threshold}: IoU {score:.3f}"
+        case "threshold" | "soft":
+            kept = f"threshold {how.threshold}, softness {how.softness:g}: {score:.2f} dB outside"
+            return kept if trial.stage == "threshold" else f"{edit.guidance.soft}, {kept}"
+        case "verdict":
+            rule = how.verdict
+            limit = f"nothing below {rule.nothing_below:.3g} at quantile {rule.quantile:g}"
+            return f"{limit}: wrong in {score:.1%}"
+        case "guidance" | "steps":
+            scales = f"{edit.guidance.text:g}, {edit.guidance.image:g}, {edit.steps} steps"
+            return f"guidance {scales}: {score:.2f} dB inside"
 
 
 def bench_scene_fit(

@@ -22,7 +22,7 @@ def tabletop(
 ) -> None:
     """Render sample images of the tabletop world with their exact edits and masks.
 
-    Writes before/, after/, mask/, pairs.json (instructions) and sheet.png.
+    Writes a folder that training and benches take as --data, and sheet.png.
 
     Args:
         out: Folder for the images.
@@ -39,9 +39,11 @@ def tabletop(
         raise WysError("--count is at least 1, --first at least 0, --size from 16 to 4096.")
     from wys.apps.progress import err
     from wys.apps.results import result_folder
+    from wys.datasets.edit_cases import METADATA
+    from wys.evaluation.captions import captions
     from wys.evaluation.cases import RANGES
     from wys.image import draw_outline, labelled_sheet, write_image
-    from wys.store import write_json
+    from wys.store import write_json_lines
     from wys.tabletop.edits import KINDS
     from wys.tabletop.pairs import make_pairs
 
@@ -53,10 +55,11 @@ def tabletop(
         pairs = make_pairs(
             seed, split, first, count, size=size, scene_range=RANGES[world], kinds=chosen
         )
+        said = zip(captions(pairs.scenes), captions(pairs.edited), strict=True)
         asked = pairs.plain_instructions if plain else pairs.instructions
         rows, entries = [], []
-        for i, (before, after, mask) in enumerate(
-            zip(pairs.before, pairs.after, pairs.mask[:, None], strict=True)
+        for i, (before, after, mask, words) in enumerate(
+            zip(pairs.before, pairs.after, pairs.mask[:, None], said, strict=True)
         ):
             name = f"{first + i:04d}.png"
             write_image(folder / "before" / name, before)
@@ -68,12 +71,14 @@ def tabletop(
                     "after": f"after/{name}",
                     "mask": f"mask/{name}",
                     "instruction": asked[i],
+                    "caption_before": words[0],
+                    "caption_after": words[1],
                     "kind": pairs.kinds[i],
                 }
             )
             outlined = draw_outline(before, mask)
             title = asked[i]
             rows.append([(title, before), ("", after), ("", outlined)])
-        write_json(folder / "pairs.json", entries)
+        write_json_lines(folder / METADATA, entries)
         write_image(folder / "sheet.png", labelled_sheet(rows, height=192))
     print(f"{count} images and their edits in {out}/")

@@ -20,10 +20,10 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
+from wys.evaluation.cases import Batch, Truth
 from wys.image import resize
 from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
-from wys.tabletop.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def sources(editor: Editor) -> tuple[Source, ...]:
 
 
 def look_at(
-    editor: Editor, pairs: Pairs, items: Sequence[str], seed: int, level: float, draw: int
+    editor: Editor, pairs: Truth, items: Sequence[str], seed: int, level: float, draw: int
 ) -> Look:
     """The prediction that `relevance_map` makes at a noise level for one of its draws."""
     told = editor.condition(resize(pairs.before, editor.fit(_size(pairs))), pairs.instructions)
@@ -64,7 +64,7 @@ def look_at(
 
 def plain_edit(
     editor: Editor,
-    pairs: Pairs,
+    pairs: Truth,
     items: Sequence[str],
     seed: int,
     settings: EditSettings,
@@ -105,7 +105,7 @@ def mean_raw(looks: Sequence[Look], source: Source) -> Float[Tensor, "b 1 h w"]:
 
 
 def raw_of(
-    editor: Editor, batch: tuple[tuple[str, ...], Pairs], seed: int, settings: EditorSettings
+    editor: Editor, batch: Batch, seed: int, settings: EditorSettings
 ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None]:
     """The raw map of more cases, made as the settings say, and its spread between the draws."""
     items, pairs = batch
@@ -126,7 +126,7 @@ def raw_of(
 
 def judged_maps(
     editor: Editor,
-    batches: Sequence[tuple[tuple[str, ...], Pairs]],
+    batches: Sequence[Batch],
     seed: int,
     settings: EditorSettings,
 ) -> tuple[RelevanceMap, list[str]]:
@@ -151,7 +151,7 @@ def enlarged(values: Float[Tensor, "b 1 h w"], size: tuple[int, int]) -> Float[T
 def under(
     mask: Bool[Tensor, "b h w"] | Float[Tensor, "b h w"],
     image: Float[Tensor, "b 3 h w"],
-    pairs: Pairs,
+    pairs: Truth,
 ) -> Float[Tensor, "b 3 h w"]:
     """An edit inside a mask, the input outside; mixed by the weights of a soft one."""
     return torch.lerp(pairs.before, image, mask[:, None].to(image))
@@ -162,5 +162,5 @@ def _read(editor: Editor, prediction: NoisePrediction, started: float) -> Look:
     return Look(raw, time.perf_counter() - started)
 
 
-def _size(pairs: Pairs) -> tuple[int, int]:
+def _size(pairs: Truth) -> tuple[int, int]:
     return pairs.before.shape[-2], pairs.before.shape[-1]

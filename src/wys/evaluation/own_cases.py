@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,24 +23,31 @@ from wys.tabletop.pairs import changed
 
 @dataclass(frozen=True)
 class OwnTruth:
-    """A batch of one case, with what its folder knows of it. No object is known."""
+    """A batch of cases, with what their folder knows of them. No object is known."""
 
-    before: Float[Tensor, "1 3 h w"]
-    after: Float[Tensor, "1 3 h w"] | None
-    mask: Bool[Tensor, "1 h w"] | None
+    before: Float[Tensor, "b 3 h w"]
+    after: Float[Tensor, "b 3 h w"] | None
+    mask: Bool[Tensor, "b h w"] | None
     instructions: list[str]
     kinds: Sequence[str]
     captions: Sequence[tuple[str, str] | None]
 
     @property
-    def object_ids(self) -> Int[Tensor, "1 h w"]:
+    def object_ids(self) -> Int[Tensor, "b h w"]:
         """Zeros: no object is known."""
-        return torch.zeros((1, *self.before.shape[-2:]), dtype=torch.int64)
+        return torch.zeros_like(self.before[:, 0], dtype=torch.int64)
 
     @property
-    def target(self) -> Int[Tensor, " 1"]:
-        """Zero: no object is named."""
-        return torch.zeros(1, dtype=torch.int64)
+    def target(self) -> Int[Tensor, " b"]:
+        """Zeros: no object is named."""
+        return torch.zeros(len(self.before), dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class MaskedSquares(OwnTruth):
+    """Cases of one size of which it is known where they change."""
+
+    mask: Bool[Tensor, "b h w"]
 
 
 @dataclass(frozen=True)
@@ -94,24 +101,65 @@ class OwnCases:
         for entry in self.entries:
             yield (entry.name,), self.truth(entry, editor)
 
+    def squares(self, editor: Editor, batch: int) -> list[tuple[tuple[str, ...], MaskedSquares]]:
+        """The middle square of every image, at one size, for what compares many cases at once.
+
+        Cases whose square has no pixel to change are left out.
+
+        Args:
+            batch: most cases in a batch.
+
+        Raises:
+            WysError: of a case it is not known where it changes, or of none in its middle.
+        """
+        side = self.size or editor.native_size
+        found: list[tuple[str, MaskedSquares]] = []
+        for entry in self.entries:
+            whole = self._read(entry, lambda given: _covering(given, side))
+            if whole.mask is None:
+                raise WysError(
+                    f'{self.folder}, {entry.name}: it has no "mask" and no "after" to tell where '
+                    "the edit is; add one."
+                )
+            cut = _middle(whole, side)
+            if cut.mask.any():
+                found.append((entry.name, cut))
+        if not found:
+            raise WysError(f"no case of {self.folder} changes in the middle square of its image.")
+        batches = []
+        for first in range(0, len(found), batch):
+            names, cases = zip(*found[first : first + batch], strict=True)
+            batches.append((names, _joined(cases)))
+        return batches
+
     def truth(self, entry: EditCase, editor: Editor) -> OwnTruth:
-        """Reads a case.
+        """Reads a case, at the size that the editor works on or at the own one.
 
         Without a mask but with a true edited image, the mask is where the two differ visibly.
 
         Raises:
             WysError: a file cannot be read, or before and after differ in shape.
         """
+
+        def fitting(given: tuple[int, int]) -> tuple[int, int]:
+            if self.size is None:
+                return editor.fit(given)
+            scale = self.size / max(given)
+            return max(8, round(given[0] * scale)), max(8, round(given[1] * scale))
+
+        return self._read(entry, fitting)
+
+    def _read(
+        self, entry: EditCase, size_for: Callable[[tuple[int, int]], tuple[int, int]]
+    ) -> OwnTruth:
+        """Reads a case and brings it to the size for its own (height, width)."""
         before, after = entry.read_before(), entry.read_after()
         given = (before.shape[-2], before.shape[-1])
         if after is not None:
             ratio = (after.shape[-2] * given[1]) / (after.shape[-1] * given[0])
             if not 0.99 < ratio < 1.01:
                 raise WysError(f"{entry.before} and {entry.after} differ in shape.")
-        size = editor.fit(given)
-        if self.size is not None:
-            scale = self.size / max(given)
-            size = (max(8, round(given[0] * scale)), max(8, round(given[1] * scale)))
+        size = size_for(given)
         mask = entry.read_mask(given)
         before = resize(before[None], size)
         after = None if after is None else resize(after[None], size)
@@ -121,3 +169,36 @@ class OwnCases:
         elif after is not None:
             mask = changed(before, after)
         return OwnTruth(before, after, mask, [entry.instruction], [entry.kind], [entry.captions])
+
+
+def _covering(given: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size of the same shape whose shorter side is given."""
+    scale = side / min(given)
+    return max(side, round(given[0] * scale)), max(side, round(given[1] * scale))
+
+
+def _middle(whole: OwnTruth, side: int) -> MaskedSquares:
+    """The middle square of a case whose mask is known; of its true edit only the mask is kept."""
+    assert whole.mask is not None
+    height, width = whole.mask.shape[-2:]
+    top, left = (height - side) // 2, (width - side) // 2
+    rows, columns = slice(top, top + side), slice(left, left + side)
+    return MaskedSquares(
+        whole.before[..., rows, columns],
+        None,
+        whole.mask[..., rows, columns],
+        whole.instructions,
+        whole.kinds,
+        whole.captions,
+    )
+
+
+def _joined(cases: Sequence[MaskedSquares]) -> MaskedSquares:
+    return MaskedSquares(
+        torch.cat([case.before for case in cases]),
+        None,
+        torch.cat([case.mask for case in cases]),
+        [words for case in cases for words in case.instructions],
+        [kind for case in cases for kind in case.kinds],
+        [said for case in cases for said in case.captions],
+    )

@@ -1,5 +1,8 @@
 """An editor's best settings, found on the validation split: what makes a `wys.json`.
 
+`tune` finds all of them on the tabletop world; `tune_map` finds the map alone, also on images of
+one's own, of which no exact edit is known.
+
 Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
 to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
 those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the threshold
@@ -12,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +27,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation import metrics
-from wys.evaluation.cases import Cases
+from wys.evaluation.cases import Cases, Truth
 from wys.evaluation.looks import (
     Look,
     PlainEdit,
@@ -77,6 +80,17 @@ VERDICT_CASES = 3
 """The verdict is fitted to so many times the cases."""
 
 Batch = tuple[tuple[str, ...], Pairs]
+
+
+class Masked(Truth, Protocol):
+    """A batch of cases of which it is known where they change, if not into what."""
+
+    @property
+    def mask(self) -> Bool[Tensor, "b h w"]:
+        """The pixels that the true edit changes."""
+
+
+MaskedBatch = tuple[tuple[str, ...], Masked]
 Stage = Literal["map", "edges", "guidance", "steps", "threshold", "soft", "verdict"]
 
 
@@ -104,9 +118,10 @@ class Way:
 
 
 def ways_of(
-    editor: Editor, batches: Sequence[Batch], seed: int, edits: Sequence[PlainEdit]
+    editor: Editor, batches: Sequence[MaskedBatch], seed: int, edits: Sequence[PlainEdit]
 ) -> list[Way]:
-    """Every raw map: of each source, from predictions of its own and from an edit's first steps."""
+    """Every raw map: of each source, from predictions of its own and from the first steps of the
+    edits, if there are any."""
     own, found = editor.settings.relevance, []
     needed = {(level, draw) for levels in LEVELS for level in levels for draw in range(max(DRAWS))}
     looks: dict[tuple[float, int], list[Look]] = {
@@ -132,7 +147,7 @@ def ways_of(
                 edges=0.0,
             )
             found.append(Way(settings, raws, branches[source] * len(keys)))
-        for steps in FIRST_STEPS:
+        for steps in FIRST_STEPS if edits else ():
             raws = tuple(mean_raw(edit.looks[:steps], source) for edit in edits)
             settings = replace(
                 own, source=source, first_steps=steps, draws=1, space="eps", edges=0.0
@@ -162,7 +177,7 @@ def scaled_settings(
                 yield scaled, threshold
 
 
-def shown_to(editor: Editor, batches: Sequence[Batch]) -> Float[Tensor, "b 3 h w"]:
+def shown_to(editor: Editor, batches: Sequence[MaskedBatch]) -> Float[Tensor, "b 3 h w"]:
     """The images of all batches as the editor sees them."""
     images = torch.cat([pairs.before for _, pairs in batches])
     return resize(images, editor.fit((images.shape[-2], images.shape[-1])))
@@ -220,24 +235,32 @@ def best_scaling(
     return top, best
 
 
-def tune(
-    editor: Editor, cases: Cases, *, best_map: bool = False, before: bool = False
-) -> Iterator[Trial]:
-    """Tries the grids one after the other; a stage starts from the best of the stage before.
+def tune_map(
+    editor: Editor,
+    batches: Sequence[MaskedBatch],
+    seed: int,
+    *,
+    best_map: bool = False,
+    before: bool = False,
+) -> Generator[Trial, None, tuple[EditorSettings, Float[Tensor, "b 1 h w"]]]:
+    """Finds how to make, scale and cut a map, by the IoU of its mask with the exact one.
 
     Args:
+        batches: cases of one size.
+        seed: of the noise.
         best_map: take the best map, whatever it costs, not the cheapest of about equal ones.
         before: only maps that are made before an edit: an edit of any number of steps can have
             them, and they can be looked at first.
+
+    Returns:
+        The editor's settings with the best map, and R of every case.
     """
-    batches = list(cases.batches(editor))
-    truth = torch.cat([pairs.mask for _, pairs in batches])
+    truth = torch.cat([masked.mask for _, masked in batches])
     best = replace(editor.settings, size=editor.native_size)
     guidance = Guidance(TEXT_SCALES[0], IMAGE_SCALES[0])
     first = replace(best.edit, guidance=guidance, steps=max(FIRST_STEPS) + 1)
-    looked = _edits(editor, batches, cases.seed, first, max(FIRST_STEPS))
-    ways = ways_of(editor, batches, cases.seed, looked)
-    ways = [way for way in ways if not (before and way.settings.first_steps)]
+    looked = [] if before else _edits(editor, batches, seed, first, max(FIRST_STEPS))
+    ways = ways_of(editor, batches, seed, looked)
     scored = []
     for done, way in enumerate(ways, 1):
         score, how = best_scaling(way, truth)
@@ -256,8 +279,23 @@ def tune(
             best, iou = replace(best, relevance=led), found
         yield Trial("edges", replace(best, relevance=led), found, done, len(EDGES))
     yield Trial("edges", best, iou, len(EDGES), len(EDGES))
+    return best, relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
 
-    values = relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
+
+def tune(
+    editor: Editor, cases: Cases, *, best_map: bool = False, before: bool = False
+) -> Iterator[Trial]:
+    """Tries the grids one after the other; a stage starts from the best of the stage before.
+
+    Args:
+        best_map, before: as of `tune_map`.
+    """
+    batches = list(cases.batches(editor))
+    truth = torch.cat([pairs.mask for _, pairs in batches])
+    best, values = yield from tune_map(
+        editor, batches, cases.seed, best_map=best_map, before=before
+    )
+    shown = shown_to(editor, batches)
     best, edits = yield from _tune_edit(editor, batches, cases.seed, best, values, truth)
     if best.relevance.first_steps:
         # The first of fewer or of more steps are at other noise levels.
@@ -394,7 +432,7 @@ def _at_latent_size(
 
 def _edits(
     editor: Editor,
-    batches: Sequence[Batch],
+    batches: Sequence[MaskedBatch],
     seed: int,
     settings: EditSettings,
     first: int = 0,
