@@ -10,7 +10,7 @@ from wys.diffusion.editor import Editor
 from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.evaluation.scene_bench import METHODS, SceneCase, SceneCases, scene_bench
-from wys.evaluation.scene_scores import rows_of, warp_error
+from wys.evaluation.scene_scores import SceneScore, rows_of, warp_error
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
 from wys.nerf.rendering import render
@@ -65,6 +65,12 @@ def test_methods_without_a_region_have_no_iou(rows: list[dict[str, object]]) -> 
     assert known == {"published", "wys", "field", "single-view"}
     masks = [row for row in rows if row["method"] in ("field", "single-view")]
     assert all(row["psnr_inside"] is None and row["ssim"] is None for row in masks)
+    # Only these two are relevance; a region is voted for, and holds a pixel or not.
+    judged = {row["method"] for row in rows if row["ap"] is not None or row["ece"] is not None}
+    assert judged == {"field", "single-view"}
+    drawn = [row for row in masks if row["kind"] == "all"]
+    assert len(drawn) == 2 and all(row["precision_recall"] for row in drawn)
+    assert all(row["reliability"] for row in drawn)
 
 
 def test_the_field_is_measured_on_the_scene_before_the_edit(editor: Editor) -> None:
@@ -93,6 +99,11 @@ def test_the_field_is_measured_on_the_scene_before_the_edit(editor: Editor) -> N
     expected = metrics.iou(values >= how.threshold, whole.truth.mask)
     assert field.views["iou"] == pytest.approx(expected.tolist(), abs=1e-6)
     assert 0 < expected.mean() < 1
+    precision = metrics.average_precision(values, whole.truth.mask)
+    assert field.views["ap"] == pytest.approx(precision.tolist(), abs=1e-6, nan_ok=True)
+    assert field.relevance.pixels.sum() == values.numel()
+    assert field.relevance.relevance.sum() == pytest.approx(float(values.double().sum()), rel=1e-6)
+    assert SceneScore.from_record(json.loads(json.dumps(field.record))).record == field.record
 
 
 def test_pooling_is_over_pixels(rows: list[dict[str, object]]) -> None:

@@ -23,6 +23,8 @@ from wys.store import read_json, write_json
 
 Record = dict[str, Any]
 """The measures of one method on one case: names, numbers and lists, None where undefined."""
+FORMAT = 2
+"""What a line holds; it grows when lines hold more, and runs with other lines cannot go on."""
 PICTURE_SIDE = 256
 """Most pixels of a kept picture's longer side."""
 
@@ -43,7 +45,10 @@ class Journal:
         self.folder = folder
         self.records: list[Record] = []
         self._done: set[tuple[Any, ...]] = set()
-        self._run: dict[str, Any] = {"settings": settings or {}, "once": {}}
+        self._run: dict[str, Any] = {
+            "settings": {"format": FORMAT, **(settings or {})},
+            "once": {},
+        }
         if folder is None:
             return
         # The round trip makes tuples the lists that they are read back as.

@@ -55,6 +55,8 @@ SCENE_COLUMNS = {
     "kind": "edit",
     "scene": "scene",
     "iou": "mask IoU",
+    "ap": "AP",
+    "ece": "calibration error",
     "psnr_inside": "PSNR inside (dB)",
     "psnr_outside": "PSNR outside (dB)",
     "ssim": "SSIM",

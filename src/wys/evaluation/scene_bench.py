@@ -35,9 +35,10 @@ from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.evaluation.captions import captions
 from wys.evaluation.clip_metrics import direction_consistency
-from wys.evaluation.curves import leakage
+from wys.evaluation.curves import leakage, relevance_counts
 from wys.evaluation.journal import Journal
 from wys.evaluation.judges import NO_JUDGES, Judges
+from wys.evaluation.looks import enlarged
 from wys.evaluation.peak_memory import PeakMemory
 from wys.evaluation.scene_scores import SceneScore, case_name, rows_of, scene_score, warp_error
 from wys.nerf.field import FieldSettings
@@ -180,15 +181,19 @@ class SceneCase:
         ]
         return torch.stack(seen)
 
+    def field_values(self, look: Look) -> Float[Tensor, "n 1 h w"]:
+        """R of the relevance field in the held-out views; zero where there is none."""
+        cameras = self.capture.held_out.cameras
+        shown = [look(cameras[i]).relevance for i in range(len(self.capture.held_out))]
+        nothing = torch.zeros(1, *self.capture.held_out.size)
+        return torch.stack([nothing if each is None else each for each in shown])
+
     def field_masks(self, look: Look, settings: SceneEditSettings) -> Bool[Tensor, "n h w"]:
         """The thresholded relevance field in the held-out views; empty where there is none."""
-        views = self.capture.held_out
-        shown = [look(views.cameras[i]).relevance for i in range(len(views))]
-        values = torch.stack([each for each in shown if each is not None] or [torch.zeros(1, 1, 1)])
-        if len(values) < len(views):
-            return torch.zeros((len(views), *views.size), dtype=torch.bool)
-        masks = field_mask(values, views.size, settings.threshold, settings.stretched)
-        return masks.at(views.size)[:, 0]
+        size, values = self.capture.held_out.size, self.field_values(look)
+        if not values.any():
+            return torch.zeros_like(values[:, 0], dtype=torch.bool)
+        return field_mask(values, size, settings.threshold, settings.stretched).at(size)[:, 0]
 
     def mask_scores(self, state: SceneEditState, settings: SceneEditSettings) -> list[SceneScore]:
         """Masks of the relevance field, and of each held-out photograph's own map.
@@ -200,12 +205,11 @@ class SceneCase:
             self.fitted.radiance, state.scene.relevance, background=self.fitted.background
         )
         views = self.capture.held_out
-        found = scene_relevance(
-            self.editor,
-            views,
-            self.posed.case.instruction,
-            seed=self.cases.seed,
-            at_once=settings.at_once,
+        asked = self.posed.case.instruction
+        found = list(
+            scene_relevance(
+                self.editor, views, asked, seed=self.cases.seed, at_once=settings.at_once
+            )
         )
         # Hard ones, as scenes hold them.
         alone = torch.cat(
@@ -214,13 +218,23 @@ class SceneCase:
                 for _, each in found
             ]
         )[:, 0]
+        maps = torch.cat([enlarged(each.values, views.size) for _, each in found])
+        look = Look(((before, None),))
         named = (
-            ("field", self.field_masks(Look(((before, None),)), settings)),
-            ("single-view", alone),
+            ("field", self.field_masks(look, settings), self.field_values(look)[:, 0]),
+            ("single-view", alone, maps),
         )
+        exact = self.truth.mask
         return [
-            scene_score(name, self.kind, self.index, self.cases.seed, self.mask_measures(masks))
-            for name, masks in named
+            scene_score(
+                name,
+                self.kind,
+                self.index,
+                self.cases.seed,
+                {**self.mask_measures(masks), "ap": metrics.average_precision(values, exact)},
+                relevance=relevance_counts(values, exact),
+            )
+            for name, masks, values in named
         ]
 
     def mask_measures(self, masks: Bool[Tensor, "n h w"] | None) -> dict[str, Float[Tensor, " n"]]:
@@ -276,7 +290,15 @@ class SceneCase:
         }
         leaked = leakage(images, truth.after, truth.mask)
         score = scene_score(
-            method, self.kind, self.index, self.cases.seed, views, errors, leaked, seconds, peak_mb
+            method,
+            self.kind,
+            self.index,
+            self.cases.seed,
+            views,
+            errors,
+            leaked,
+            seconds=seconds,
+            peak_mb=peak_mb,
         )
         return score, images
 

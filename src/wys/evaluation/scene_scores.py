@@ -14,7 +14,16 @@ from torch import Tensor
 
 from wys.camera import Camera
 from wys.evaluation import metrics
-from wys.evaluation.curves import DISTANCES, Leakage, pooled_leakage
+from wys.evaluation.curves import (
+    BINS,
+    DISTANCES,
+    Leakage,
+    RelevanceCounts,
+    calibration_error,
+    pooled_leakage,
+    precision_recall,
+    reliability,
+)
 from wys.evaluation.intervals import weighted_mean, weights
 from wys.evaluation.journal import Record
 from wys.evaluation.judges import NAMES as JUDGED
@@ -22,7 +31,7 @@ from wys.evaluation.scores import ends
 
 SEEN = (*JUDGED, "clip_consistency")
 """What networks judge."""
-VIEWS = ("iou", "ssim", "stray", *SEEN)
+VIEWS = ("iou", "ap", "ssim", "stray", *SEEN)
 """Measures of single views, of which a row has the mean."""
 ERRORS = ("inside", "outside", "consistency")
 """Squared errors of single views, which a row pools."""
@@ -39,12 +48,14 @@ class SceneScore:
     scene: int
     seed: int
     views: Mapping[str, Float[Tensor, " n"]]
-    """The measures of VIEWS, NaN where undefined. iou is of the method's mask; stray is 1 where a
-    view without the target has a mask, 0 where not."""
+    """The measures of VIEWS, NaN where undefined. iou is of the method's mask, ap (average
+    precision) of its relevance; stray is 1 where a view without the target has a mask, else 0."""
     errors: Mapping[str, metrics.SquaredError]
     """The errors of ERRORS. consistency is between neighbouring views, one warped onto the other by
     the exact depth of the edit."""
     leakage: Leakage
+    relevance: RelevanceCounts
+    """No pixel, for a method that shows none."""
     seconds: float
     peak_mb: float
 
@@ -63,6 +74,10 @@ class SceneScore:
             },
             **{name: [e.total.tolist(), e.count.tolist()] for name, e in self.errors.items()},
             "leakage": [self.leakage.total.tolist(), self.leakage.count.tolist()],
+            "relevance": [
+                x.tolist()
+                for x in (self.relevance.pixels, self.relevance.hits, self.relevance.relevance)
+            ],
             "seconds": self.seconds,
             "peak_mb": self.peak_mb,
         }
@@ -71,7 +86,7 @@ class SceneScore:
     def from_record(record: Record) -> SceneScore:
         """The score that `record` made."""
 
-        def pair(name: str) -> list[Tensor]:
+        def lists(name: str) -> list[Tensor]:
             return [torch.tensor(values, dtype=torch.float64) for values in record[name]]
 
         return SceneScore(
@@ -83,8 +98,9 @@ class SceneScore:
                 )
                 for name in VIEWS
             },
-            errors={name: metrics.SquaredError(*pair(name)) for name in ERRORS},
-            leakage=Leakage(*pair("leakage")),
+            errors={name: metrics.SquaredError(*lists(name)) for name in ERRORS},
+            leakage=Leakage(*lists("leakage")),
+            relevance=RelevanceCounts(*lists("relevance")),
             seconds=record["seconds"],
             peak_mb=record["peak_mb"],
         )
@@ -103,6 +119,7 @@ def scene_score(
     views: Mapping[str, Float[Tensor, " n"]],
     errors: Mapping[str, metrics.SquaredError] | None = None,
     leakage: Leakage | None = None,
+    relevance: RelevanceCounts | None = None,
     seconds: float = 0.0,
     peak_mb: float = 0.0,
 ) -> SceneScore:
@@ -119,6 +136,7 @@ def scene_score(
         {name: views.get(name, undefined) for name in VIEWS},
         {name: (errors or {}).get(name, nothing) for name in ERRORS},
         leakage or Leakage(*torch.zeros(2, n, bins, dtype=torch.float64)),
+        relevance or RelevanceCounts(*torch.zeros(3, n, BINS, dtype=torch.float64)),
         seconds,
         peak_mb,
     )
@@ -149,6 +167,12 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         for name in ERRORS
     }
     views = {name: torch.cat([s.views[name] for s in scores]) for name in VIEWS}
+    counts = RelevanceCounts(
+        *(
+            torch.cat([getattr(s.relevance, name) for s in scores])
+            for name in ("pixels", "hits", "relevance")
+        )
+    )
     # Views of one scene, and edits that begin with one fit, are no independent cases.
     weight = weights([f"{s.seed} {s.scene}" for s in scores for _ in s.views["iou"]])
     row: dict[str, Any] = {
@@ -162,6 +186,8 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         "seconds": sum(s.seconds for s in scores) / len(scores),
         "peak_mb": max(s.peak_mb for s in scores),
         "stray": metrics.mean(views["stray"]),
+        "ap": metrics.mean(views["ap"]),
+        "ece": calibration_error(counts),
         **{name: metrics.mean(views[name]) for name in SEEN},
         "cases": len(scores),
         "seeds": len({s.seed for s in scores}),
@@ -172,6 +198,8 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         row |= ends(PSNR[name], error.weighted_psnr, weight)
     if kind == "all":
         row["leakage"] = pooled_leakage([s.leakage for s in scores]).points()
+        row["precision_recall"] = precision_recall(counts)
+        row["reliability"] = reliability(counts)
     return row
 
 
