@@ -119,6 +119,34 @@ def test_the_command_writes_rows_of_every_study(
     assert read_settings(settings_file).score is not None
 
 
+def test_a_killed_study_goes_on_with_what_is_missing(
+    editor_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wys.evaluation.tune.LEVELS", ((0.8,),))
+    monkeypatch.setattr("wys.evaluation.tune.SMOOTHINGS", (0.0,))
+    out = tmp_path / "out"
+    command = ["bench", "relevance", "--editor", str(editor_directory), "--device", "cpu"]
+    command += ["--size", "32", "--cases", "1", "--choose-cases", "1", "--out", str(out)]
+
+    def killed(*_: object) -> list[dict[str, object]]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("wys.evaluation.relevance_study.economy_rows", killed)
+        assert cli.main([*command, "--studies", "verdict", "economy"]) == 130
+    # What is there is read: it cannot be made any more.
+    monkeypatch.setattr("wys.evaluation.relevance_study.verdict_rows", killed)
+    assert cli.main([*command, "--studies", "verdict", "economy"]) == 0
+    rows = json.loads((out / "rows.json").read_text())
+    assert {row["study"] for row in rows} == {"verdict", "economy"}
+    # One case is of one kind: of the others no share is known.
+    verdicts = [row for row in rows if row["study"] == "verdict"]
+    assert all(row["false_local"] is None and row["false_edit"] is not None for row in verdicts)
+    tables, page = (out / "tables.md").read_text(), (out / "report.html").read_text()
+    assert "## verdict" in tables and "## economy" in tables and "<h2>economy</h2>" in page
+    assert cli.main([*command[:-3], "2", *command[-2:]]) == 2
+
+
 def test_bad_options_are_one_sentence(capsys: pytest.CaptureFixture) -> None:
     assert cli.main(["bench", "relevance", "--studies", "magic"]) == 2
     assert "no study magic" in capsys.readouterr().err

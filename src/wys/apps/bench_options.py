@@ -151,13 +151,14 @@ class ResultOptions:
         from rich.console import Console
 
         from wys.evaluation.html_report import write_results
-        from wys.evaluation.report import rich_table
+        from wys.evaluation.report import rich_table, tables_of
         from wys.store import write_json
 
-        table = rich_table(rows, f"{title}: {facts}")
-        # Squeezed into a narrow terminal, figures would lose their digits; long lines wrap.
-        needed = Console(width=1000).measure(table).maximum
-        Console(width=max(Console().width, needed)).print(table)
+        for study, own in tables_of(rows).items():
+            table = rich_table(own, study or f"{title}: {facts}")
+            # Squeezed into a narrow terminal, figures would lose their digits; long lines wrap.
+            needed = Console(width=1000).measure(table).maximum
+            Console(width=max(Console().width, needed)).print(table)
         if self.json is not None:
             write_json(self.json, list(rows))
             print(f"Rows in {self.json}")

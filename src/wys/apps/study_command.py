@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from wys.apps.bench_options import Size, World, load_editor
+from wys.apps.bench_options import ResultGroup, ResultOptions, Size, World, load_editor
 from wys.apps.options import EditorOptions, optional
 from wys.errors import WysError
 
@@ -19,7 +18,6 @@ def bench_relevance(
     cases: int = 54,
     seed: int = 0,
     split: Literal["test", "validation"] = "test",
-    json: Annotated[Path | None, optional("FILE")] = None,
     choose_cases: int = 54,
     auto_cases: int = 9,
     studies: Annotated[tuple[str, ...], optional("STUDY...")] = (),
@@ -27,6 +25,7 @@ def bench_relevance(
     world: World = "plain",
     size: Size = None,
     batch: int = 9,
+    result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
     """Compare maps, verdicts, soft guidance, cheaper edits and automatic choices.
@@ -35,7 +34,6 @@ def bench_relevance(
         cases: Number of cases to measure; the kinds of edit take turns.
         seed: Seed of the cases and of the edits' noise.
         split: test is for figures to publish, validation for choices.
-        json: Write the rows to this file.
         choose_cases: Other cases, of the validation split, on which things are chosen.
         auto_cases: Cases of either for 'auto', which makes many edits of each.
         studies: Only these (map, verdict, guidance, economy, auto); all if none is given.
@@ -60,30 +58,19 @@ def bench_relevance(
     choose = Cases(choose_cases, seed + 1000, "validation", world, size, batch)
     measure = Cases(cases, seed, split, world, size, batch)
     wanted = [study for study in STUDIES if not studies or study in studies]
-    for file in (json, settings):
-        if file is not None:
-            check_writable(file)
+    result.check()
+    if settings is not None:
+        check_writable(settings)
     loaded = load_editor(editor)
+    what = {"choose": choose.settings, "measure": measure.settings, "auto_cases": auto_cases}
+    journal = result.journal("relevance", editor, loaded, what)
     step = None
     with progress("studying") as advance:
-        for step in relevance_study(loaded, choose, measure, wanted, auto_cases):
+        for step in relevance_study(loaded, choose, measure, wanted, auto_cases, journal):
             advance(step.done, step.count)
     assert step is not None
-    _print_studies(step.rows)
-    if json is not None:
-        write_json(json, step.rows)
-        print(f"Rows in {json}")
+    facts = f"{cases} cases, {split} split, {world} world"
+    result.write(step.rows, f"Relevance of {editor.editor}", facts)
     if settings is not None:
         write_json(settings, settings_as_json(step.settings))
         print(f"Settings in {settings}")
-
-
-def _print_studies(rows: Sequence[dict[str, Any]]) -> None:
-    """One table a study; its columns are the keys of its rows."""
-    from rich.console import Console
-
-    from wys.evaluation.report import rich_table, tables_of
-
-    console = Console()
-    for study, own in tables_of(rows).items():
-        console.print(rich_table(own, study))

@@ -12,7 +12,15 @@ from typing import Any
 from wys.evaluation.cases_shown import ShownCase, shown_cases
 from wys.evaluation.curves import DISTANCES
 from wys.evaluation.journal import Journal
-from wys.evaluation.report import WORDS, Row, cell, columns_of, interval_cell, markdown_table
+from wys.evaluation.report import (
+    WORDS,
+    Row,
+    cell,
+    columns_of,
+    interval_cell,
+    markdown_table,
+    tables_of,
+)
 from wys.evaluation.svg_plots import Axis, Series, plot
 from wys.store import write_atomically, write_json
 
@@ -72,7 +80,10 @@ def write_results(
     """
     write_json(folder / "rows.json", list(rows))
     whole = _whole(rows)
-    parts = [f"# {title}", " ".join(facts), markdown_table(whole, intervals=True)]
+    parts = [f"# {title}", " ".join(facts)]
+    for study, own in tables_of(whole).items():
+        parts += [f"## {study}"] if study else []
+        parts.append(markdown_table(own, intervals=True))
     if len(whole) < len(rows):
         parts += ["By kind of edit:", markdown_table(rows)]
     with write_atomically(folder / "tables.md") as temporary:
@@ -90,8 +101,10 @@ def page(
         f"<h1>{escape(title)}</h1>",
         f'<p class="facts">{escape(" ".join(facts))}</p>',
         _explanation(whole),
-        _table(whole),
     ]
+    for study, own in tables_of(whole).items():
+        body += [f"<h2>{escape(study)}</h2>"] if study else []
+        body.append(_table(own))
     if len(whole) < len(rows):
         body.append(f"<details><summary>By kind of edit</summary>{_table(rows)}</details>")
     plots = _plots(whole)
@@ -148,7 +161,9 @@ def _class(key: str) -> str:
 
 
 def _plots(rows: Sequence[Row]) -> list[str]:
-    """Every plot that these rows can fill, each under its heading."""
+    """Every plot that these rows can fill, each under its heading; studies are tables."""
+    if any("study" in row for row in rows):
+        return []
     if any("iterations" in row for row in rows):
         points = [(float(row["seconds"]), float(row["psnr"])) for row in rows]
         return [

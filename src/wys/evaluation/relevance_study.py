@@ -16,8 +16,10 @@ rows are measured on others. Rows share the keys "study" and "variant":
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -32,6 +34,7 @@ from wys.evaluation import metrics
 from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
 from wys.evaluation.edit_variants import economy_rows, guidance_rows
+from wys.evaluation.journal import Journal
 from wys.evaluation.looks import enlarged, judged_maps, plain_edit
 from wys.evaluation.scores import named_objects
 from wys.evaluation.tune import (
@@ -123,44 +126,43 @@ def relevance_study(
     measure: Cases,
     studies: Sequence[Study] = STUDIES,
     auto_cases: int = 9,
+    journal: Journal | None = None,
 ) -> Iterator[StudyStep]:
     """The rows of the studies asked for, study by study.
 
     Args:
         choose: cases of the validation split.
         auto_cases: so many cases of either side for `auto`, whose edits are many.
+        journal: studies that are in it are not made again.
     """
-    settings, rows = editor.settings, []
-    count = len([study for study in STUDIES if study in studies])
-    chosen, measured = None, None
-    done = 0
-    if "map" in studies or "verdict" in studies:
-        chosen, measured = Side.of(editor, choose), Side.of(editor, measure)
-    if "map" in studies:
-        assert chosen is not None and measured is not None
-        rows += map_rows(chosen, measured)
-        done += 1
-        yield StudyStep(done, count, list(rows), settings)
-    if "verdict" in studies:
-        assert chosen is not None and measured is not None
-        rows += verdict_rows(editor, choose, measure, chosen, measured)
-        done += 1
-        yield StudyStep(done, count, list(rows), settings)
-    if "guidance" in studies:
-        rows += guidance_rows(editor, measure)
-        done += 1
-        yield StudyStep(done, count, list(rows), settings)
-    if "economy" in studies:
-        rows += economy_rows(editor, measure)
-        done += 1
-        yield StudyStep(done, count, list(rows), settings)
-    if "auto" in studies:
-        few = [replace(c, cases=min(c.cases, auto_cases)) for c in (choose, measure)]
-        weights: ScoreSettings = fitted_score(editor, few[0])
-        settings = replace(settings, score=weights)
-        rows += auto_rows(editor, few[1], weights)
-        done += 1
-        yield StudyStep(done, count, list(rows), settings)
+    journal = journal or Journal()
+    few_chosen, few_measured = (
+        replace(cases, cases=min(cases.cases, auto_cases)) for cases in (choose, measure)
+    )
+
+    @cache
+    def sides() -> tuple[Side, Side]:
+        return Side.of(editor, choose), Side.of(editor, measure)
+
+    def weights() -> ScoreSettings:
+        fitted = journal.once("score weights", lambda: asdict(fitted_score(editor, few_chosen)))
+        return ScoreSettings(**fitted)
+
+    makers: dict[Study, Callable[[], list[Row]]] = {
+        "map": lambda: map_rows(*sides()),
+        "verdict": lambda: verdict_rows(editor, choose, measure, *sides()),
+        "guidance": lambda: guidance_rows(editor, measure),
+        "economy": lambda: economy_rows(editor, measure),
+        "auto": lambda: auto_rows(editor, few_measured, weights()),
+    }
+    rows: list[Row] = []
+    settings = editor.settings
+    wanted = [study for study in STUDIES if study in studies]
+    for done, study in enumerate(wanted, 1):
+        rows += journal.once(study, makers[study])
+        if study == "auto":
+            settings = replace(settings, score=weights())
+        yield StudyStep(done, len(wanted), list(rows), settings)
 
 
 def map_rows(chosen: Side, measured: Side) -> list[Row]:
@@ -259,17 +261,20 @@ def verdict_rows(
 
 def _verdict_row(name: str, maps: RelevanceMap, kinds: Sequence[str]) -> Row:
     errors = verdict_errors(maps, kinds)
-    return {
-        "study": "verdict",
-        "variant": name,
-        "absent": kinds.count("absent"),
-        "edits": len(kinds) - kinds.count("absent"),
+    shares = {
         "false_edit": errors.false_edit,
         "false_nothing": errors.false_nothing,
         "nothing_error": errors.nothing,
         "false_whole": errors.false_whole,
         "false_local": errors.false_local,
         "whole_error": errors.whole,
+    }
+    return {
+        "study": "verdict",
+        "variant": name,
+        "absent": kinds.count("absent"),
+        "edits": len(kinds) - kinds.count("absent"),
+        **{key: None if math.isnan(share) else share for key, share in shares.items()},
     }
 
 
