@@ -1,13 +1,17 @@
-"""Run the commands that the pages in docs/ mark, and keep the pictures that those pages show.
+"""Run the commands that the pages mark, and keep the pictures and tables that those pages show.
 
-    python examples/draw_docs.py [PAGE ...]
+    python examples/draw_docs.py [--tables] [PAGE ...]
 
 A fenced block after `<!-- run -->` is run, in order, in a temporary folder.
 `<!-- from look/sheet.png -->` before a picture says which file of that folder the picture is.
+A table after a block that ends with `wys bench table` is what that command prints; `--tables` fills
+in these alone.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import runpy
@@ -22,6 +26,8 @@ from pathlib import Path
 from wys.apps import cli
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLE = re.compile(r"((?:^\|.*\n)+)", re.M)
+ENDS_WITH_CODE = re.compile(r"^(?:    .*|```)\n+\Z", re.M)
 PICTURE = re.compile(r"<!-- from (\S+) -->\n!\[[^\]]*\]\((\S+)\)")
 
 
@@ -76,10 +82,29 @@ def run(words: list[str]) -> None:
     runpy.run_path(str(program), run_name="__main__")
 
 
-def main(pages: list[Path]) -> None:
-    """Runs what is marked and copies what is shown."""
+def with_tables(text: str) -> str:
+    """A page with the tables that its `wys bench table` commands print, run from the root."""
+    parts = list[str]()
+    for part in TABLE.split(text):
+        if part.startswith("|") and ENDS_WITH_CODE.search(parts[-1]):
+            *_, block = code_blocks(parts[-1])
+            last = list(commands(block))[-1:]
+            if last and last[0][:3] == ["wys", "bench", "table"]:
+                printed = io.StringIO()
+                with contextlib.redirect_stdout(printed), contextlib.chdir(ROOT):
+                    run(last[0])
+                part = printed.getvalue()
+        parts.append(part)
+    return "".join(parts)
+
+
+def main(pages: list[Path], tables_only: bool) -> None:
+    """Fills in tables, runs what is marked, and copies what is shown."""
     for page in pages:
-        text = page.read_text()
+        text = with_tables(page.read_text())
+        page.write_text(text)
+        if tables_only:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             for block in code_blocks(text):
@@ -93,5 +118,7 @@ def main(pages: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    chosen = [Path(argument).resolve() for argument in sys.argv[1:]]
-    main(chosen or sorted((ROOT / "docs").glob("*.md")))
+    given = sys.argv[1:]
+    chosen = [Path(argument).resolve() for argument in given if argument != "--tables"]
+    every = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    main(chosen or every, "--tables" in given)

@@ -143,6 +143,23 @@ def test_marked_commands_run_and_make_the_pictures(
             assert "python" in ran
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_are_what_their_commands_print(page: Path) -> None:
+    text = page.read_text()
+    assert draw_docs.with_tables(text) == text
+
+
+def test_a_table_is_filled_in_only_behind_its_command() -> None:
+    command = "    wys bench table docs/figures/speed.json --columns name seconds\n"
+    stale = "| task | seconds |\n| --- | ---: |\n| relevance | 12.34 |\n"
+    filled = draw_docs.with_tables(f"Words.\n\n{command}\n{stale}\nMore words.\n")
+    seconds = json.loads((ROOT / "docs" / "figures" / "speed.json").read_text())[0]["seconds"]
+    assert filled.startswith(f"Words.\n\n{command}\n| task | seconds |\n| --- | ---: |\n")
+    assert f"| relevance | {seconds:.2f} |\n" in filled and filled.endswith("|\n\nMore words.\n")
+    for other in (f"{command}\nWords between.\n\n{stale}", f"    wys doctor\n\n{stale}"):
+        assert draw_docs.with_tables(other) == other
+
+
 def test_what_the_pages_draw_is_small_and_drawn_once() -> None:
     drawn = [
         (page.parent / target).resolve()

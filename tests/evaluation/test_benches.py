@@ -232,6 +232,13 @@ def test_bench_commands_write_their_rows(
     noop = next(row for row in rows if (row["method"], row["kind"]) == ("noop", "all"))
     ends = f"[{noop['psnr_inside_low']:.1f}, {noop['psnr_inside_high']:.1f}]"
     assert ends in capsys.readouterr().out
+    table = ["bench", "table", str(file)]
+    for option, name in {"kinds": "al", "methods": "magic", "columns": "x", "by-kind": "y"}.items():
+        assert cli.main([*table, f"--{option}", name]) == 2
+        message = capsys.readouterr().err
+        assert " has no " in message and name in message
+    assert cli.main([*table, "--methods", "vae-oracle", "--by-kind", "psnr_outside"]) == 0
+    assert capsys.readouterr().out.startswith("| edit | vae-oracle |\n")
 
     out = ["--out", str(tmp_path / "out")]
     assert cli.main(["bench", "image", *editor, *some, *out]) == 0

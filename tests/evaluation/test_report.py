@@ -4,7 +4,7 @@ import io
 
 from rich.console import Console
 
-from wys.evaluation.report import markdown_table, rich_table, tables_of
+from wys.evaluation.report import markdown_table, rich_table, rows_by_kind, tables_of
 
 ROWS = [
     {"method": "wys", "kind": "all", "iou": 0.5, "psnr_inside": 21.26, "max_outside": 0},
@@ -18,6 +18,25 @@ def test_markdown_has_a_line_for_each_row_and_a_dash_for_undefined() -> None:
         "| --- | --- | ---: | ---: | ---: |",
         "| wys | all | 0.50 | 21.3 | 0 |",
         "| noop | floor | – | – | 12 |",
+    ]
+
+
+def test_columns_can_be_chosen() -> None:
+    assert markdown_table(ROWS, keys=["method", "max_outside"]).splitlines()[2] == "| wys | 0 |"
+
+
+def test_a_figure_is_turned_into_a_row_for_each_kind() -> None:
+    rows = [
+        {"method": "noop", "kind": "all", "scene": "all", "iou": None},
+        {"method": "wys", "kind": "all", "scene": "all", "iou": 0.5, "iou_low": 0.4, "iou_high": 1},
+        {"method": "wys", "kind": "add", "scene": "all", "iou": 0.25},
+        {"method": "wys", "kind": "add", "scene": 0, "iou": 0.125},
+    ]
+    assert markdown_table(rows_by_kind(rows, "iou", intervals=True)).splitlines() == [
+        "| edit | noop | wys |",
+        "| --- | ---: | ---: |",
+        "| all | – | 0.50 [0.40, 1] |",
+        "| add | – | 0.25 |",
     ]
 
 

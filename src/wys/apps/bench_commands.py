@@ -370,6 +370,9 @@ def bench_scene_edit(
 def bench_table(
     file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")],
     kinds: Annotated[tuple[str, ...], optional("KIND...")] = (),
+    methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
+    columns: Annotated[tuple[str, ...], optional("KEY...")] = (),
+    by_kind: Annotated[str | None, optional("KEY")] = None,
     intervals: Flag = False,
 ) -> None:
     """Print the rows of a bench as a Markdown table.
@@ -377,17 +380,36 @@ def bench_table(
     Args:
         file: What --json wrote.
         kinds: Only these kinds of edit, such as 'all'.
+        methods: Only these methods.
+        columns: Only these columns, by their keys such as psnr_inside.
+        by_kind: This figure alone: a row for each kind, a column for each method.
         intervals: The 95 % interval behind each figure that has one.
     """
-    from wys.evaluation.report import markdown_table, tables_of
+    from wys.evaluation.report import columns_of, markdown_table, rows_by_kind, tables_of
     from wys.store import read_json
 
     rows = read_json(file)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise WysError(f"{file} holds no rows of a bench.")
-    chosen = [row for row in rows if not kinds or row.get("kind") in kinds]
+    chosen = rows
+    for key, names in (("kind", kinds), ("method", methods)):
+        there = dict.fromkeys(row[key] for row in rows if key in row)
+        missing = [name for name in names if name not in there]
+        if missing:
+            known = f"it has {', '.join(there)}" if there else f"its rows have no {key}"
+            raise WysError(f"{file} has no {key} {missing[0]}; {known}.")
+        chosen = [row for row in chosen if not names or row.get(key) in names]
+    if by_kind is not None:
+        if not all("method" in row and by_kind in row for row in chosen):
+            raise WysError(f"{file} has no {by_kind} for each method and kind.")
+        print(markdown_table(rows_by_kind(chosen, by_kind, intervals)))
+        return
     parts = []
     for title, own in tables_of(chosen).items():
-        table = markdown_table(own, intervals)
+        known = columns_of(own)
+        for key in columns:
+            if key not in known:
+                raise WysError(f"{file} has no column {key}; it has {', '.join(known)}.")
+        table = markdown_table(own, intervals, columns)
         parts += [table] if title is None else [f"{title}:", table]
     print("\n\n".join(parts))

@@ -86,7 +86,7 @@ _DIGITS = {
     "lpips": 3,
     "peak_mb": 0,
 }
-WORDS = ("method", "kind", "name", "sweep", "variant", "normalisation")
+WORDS = ("method", "kind", "by kind", "name", "sweep", "variant", "normalisation")
 """Columns that hold no numbers."""
 
 
@@ -98,11 +98,29 @@ def tables_of(rows: Sequence[Row]) -> dict[str | None, list[Row]]:
     return tables
 
 
+def rows_by_kind(rows: Sequence[Row], figure: str, intervals: bool = False) -> list[Row]:
+    """One figure turned about: a row for each kind of edit, with what each method has, as text.
+
+    Args:
+        figure: its key, such as "psnr_inside".
+        intervals: the 95 % interval behind each figure that has one.
+    """
+    turned: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.get("scene", "all") == "all":
+            words = [cell(figure, row[figure]), interval_cell(figure, row) if intervals else ""]
+            own = turned.setdefault(row["kind"], {"by kind": row["kind"]})
+            own[row["method"]] = " ".join(words).strip()
+    return list(turned.values())
+
+
 def columns_of(rows: Sequence[Row]) -> dict[str, str]:
     """Key -> heading of the columns that the rows have, in the order of the tables."""
     keys = {key for row in rows for key in row}
     known = SPEED_COLUMNS
-    if "study" in keys:
+    if "by kind" in keys:
+        known = {key: "edit" if key == "by kind" else key for row in rows for key in row}
+    elif "study" in keys:
         ends = ("study", "_low", "_high")
         named = dict.fromkeys(key for row in rows for key in row if not key.endswith(ends))
         known = {key: key.replace("_", " ") for key in named}
@@ -142,13 +160,15 @@ def rich_table(rows: Sequence[Row], title: str | None = None) -> Table:
     return table
 
 
-def markdown_table(rows: Sequence[Row], intervals: bool = False) -> str:
+def markdown_table(rows: Sequence[Row], intervals: bool = False, keys: Sequence[str] = ()) -> str:
     """The rows as a Markdown table; numbers are aligned to the right.
 
     Args:
         intervals: write the 95 % interval behind each value that has one.
+        keys: the columns, of those that there are; all if none is given.
     """
-    columns = columns_of(rows)
+    known = columns_of(rows)
+    columns = {key: known[key] for key in keys or known}
     rule = ["---" if key in WORDS else "---:" for key in columns]
     lines = [list(columns.values()), rule]
     for row in rows:
