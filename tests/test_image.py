@@ -245,6 +245,18 @@ def test_a_sheet_of_a_strip_is_no_wider_than_four_times_its_height() -> None:
     assert sheet.shape[-1] <= 4 * 256 + 1 + 3 * 8 and sheet.shape[-2] < 320
 
 
+def test_a_title_stands_above_the_sheet_and_is_cut_where_it_ends() -> None:
+    row = [[("one", torch.rand(3, 20, 20))]]
+    plain = labelled_sheet(row, height=64)
+    short, long = (labelled_sheet(row, height=64, title=text) for text in ("ab", "make it " * 99))
+    above = short.shape[-2] - plain.shape[-2]
+    assert above > 0 and short.shape == long.shape and short.shape[-1] == plain.shape[-1]
+    for titled in (short, long):
+        assert torch.equal(titled[:, above:], plain)
+        # Words, and a margin to the right of them.
+        assert (titled[:, :above] < 0.5).any() and (titled[:, :above, -8:] == 1).all()
+
+
 def test_resize() -> None:
     image = torch.rand(2, 3, 8, 8)
     assert resize(image, (8, 8)) is image

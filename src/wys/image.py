@@ -264,22 +264,28 @@ def draw_outline(
 
 
 def labelled_sheet(
-    rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]], height: int = 256, gap: int = 8
+    rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]],
+    height: int = 256,
+    gap: int = 8,
+    title: str = "",
 ) -> Float[Tensor, "3 H W"]:
     """A white sheet of rows of labelled images, each image scaled to `height` pixels.
 
-    What is more than four times as wide as high is scaled to four times `height` in width.
+    What is more than four times as wide as high is scaled to four times `height` in width. The
+    title stands above them, cut where the sheet ends.
     """
-    font = ImageFont.load_default(size=14)
-    band = 22
+    font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=18)
+    band, head = 22, 30 if title else 0
     cells = [
         [(label, resize(image.cpu(), _fitted(image, height))) for label, image in row]
         for row in rows
     ]
     width = max(sum(cell.shape[-1] + gap for _, cell in row) for row in cells) + gap
-    sheet = Image.new("RGB", (width, len(cells) * (height + band + gap) + gap), "white")
+    sheet = Image.new("RGB", (width, head + len(cells) * (height + band + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
-    top = gap
+    if title:
+        draw.text((gap, gap), _shortened(title, large, width - 2 * gap), fill=(0, 0, 0), font=large)
+    top = gap + head
     for row in cells:
         left = gap
         for label, cell in row:
@@ -289,6 +295,16 @@ def labelled_sheet(
             left += cell.shape[-1] + gap
         top += height + band + gap
     return from_uint8(torch.from_numpy(np.array(sheet)).permute(2, 0, 1).contiguous())
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """One line of a text, so much of it as fits."""
+    line = " ".join(text.split())
+    if font.getlength(line) <= width:
+        return line
+    while line and font.getlength(f"{line}...") > width:
+        line = line[:-1]
+    return f"{line.rstrip()}..."
 
 
 def _fitted(image: Tensor, height: int) -> tuple[int, int]:

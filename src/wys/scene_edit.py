@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from wys.diffusion.editor import Editor
@@ -290,11 +290,11 @@ def edit_scene(
             index = sum(t.view is not None for t in turns[: position + 1])
             yield SceneEditStep("edit", index, len(turns) - steps, state, view=i)
             continue
-        where = eyes.edited(state) if settings.inside > 0 else None
+        among = eyes.edited_pixels(state) if settings.inside > 0 else None
         fall = (1 + math.cos(math.pi * position / len(turns))) / 2
         fitter.rate = fitting.rate * settings.rate * (0.1 + 0.9 * fall)
         for _ in range(settings.every):
-            losses = fitter.step(images, views.cameras, where=where, share=settings.inside)
+            losses = fitter.step(images, views.cameras, among=among, share=settings.inside)
         state = replace(state, fitter=fitter.state(), position=position + 1)
         watchdog.stepped(state.scene)
         index = sum(t.view is None for t in turns[: position + 1])
@@ -386,6 +386,7 @@ class _Eyes:
         self.settings = settings
         self.views = state.views
         self.held: Bool[Tensor, "n 1 h w"] | None = None
+        self._pixels: list[Int[Tensor, " k"]] = []
         cameras = state.views.cameras
         if settings.region == "everywhere":
             self.held = torch.ones((len(state.views), 1, *state.views.size), dtype=torch.bool)
@@ -393,6 +394,11 @@ class _Eyes:
             # What stands in front of the region now will stand there after the edit.
             seen = [look.sees(state.region, cameras[i]) for i in range(len(state.views))]
             self.held = torch.stack(seen)
+            # Once, and not at every step: there may be hundreds of millions of pixels.
+            size = self.held[0].numel()
+            self._pixels = [
+                i * size + own.flatten().nonzero()[:, 0] for i, own in enumerate(self.held)
+            ]
 
     def masks(self, indices: list[int], shown: Rendering | None) -> Mask:
         """The masks of some views; of the one that is shown, where no region is held."""
@@ -402,13 +408,12 @@ class _Eyes:
         how, values = self.settings, shown.relevance[None]
         return field_mask(values, self.views.size, how.threshold, how.stretched)
 
-    def edited(self, state: SceneEditState) -> Bool[Tensor, "n h w"] | None:
-        """The masks of the photographs that have an edit; None where there is no held region."""
-        if self.held is None or self.settings.region == "everywhere":
-            return None
-        there = torch.tensor([edit is not None for edit in state.views.edits])
-        where = self.held[:, 0] & there[:, None, None]
-        return where if bool(where.any()) else None
+    def edited_pixels(self, state: SceneEditState) -> Int[Tensor, " k"] | None:
+        """The masked pixels of the photographs that have an edit, counted through all photographs;
+        None where no region is held, or there is none of them."""
+        own = zip(self._pixels, state.views.edits, strict=False)
+        found = [pixels for pixels, edit in own if edit is not None]
+        return torch.cat(found) if found else None
 
 
 def _learn_map(

@@ -119,10 +119,11 @@ def test_a_share_of_the_pixels_comes_from_the_region() -> None:
     where = torch.zeros(8, 24, 24, dtype=torch.bool)
     where[3, 5:7, 5:7] = True
     images[where[:, None].expand_as(images)] = 255
-    found = draw_pixels(images, views.cameras, 200, _draw(), where=where, share=0.25)
+    among = where.flatten().nonzero()[:, 0]
+    found = draw_pixels(images, views.cameras, 200, _draw(), among=among, share=0.25)
     inside = found.rgb[:, 0] == 1
     assert 50 <= int(inside.sum()) <= 60
-    everywhere = draw_pixels(images, views.cameras, 200, _draw(), where=where & False)
+    everywhere = draw_pixels(images, views.cameras, 200, _draw(), among=among[:0])
     assert int((everywhere.rgb[:, 0] == 1).sum()) < 10
 
 

@@ -396,8 +396,8 @@ def bench_table(
         there = dict.fromkeys(row[key] for row in rows if key in row)
         missing = [name for name in names if name not in there]
         if missing:
-            known = f"it has {', '.join(there)}" if there else f"its rows have no {key}"
-            raise WysError(f"{file} has no {key} {missing[0]}; {known}.")
+            has = f"it has {', '.join(there)}" if there else f"its rows have no {key}"
+            raise WysError(f"{file} has no {key} {missing[0]}; {has}.")
         chosen = [row for row in chosen if not names or row.get(key) in names]
     if by_kind is not None:
         if not all("method" in row and by_kind in row for row in chosen):

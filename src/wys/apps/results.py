@@ -158,12 +158,12 @@ def sheet(
     region: Bool[Tensor, "1 h w"],
     edited: Float[Tensor, "3 h w"] | None,
 ) -> Float[Tensor, "3 H W"]:
-    """Input, relevance, mask outline and edited image side by side, labelled."""
+    """Input, relevance, mask outline and edited image side by side, under what was asked for."""
     heat = overlay_heat(original, relevance.values[0].cpu())
     cells = [("input", original), ("relevance", heat), ("mask", draw_outline(original, region))]
     if edited is not None:
         cells.append(("edited", edited))
-    return labelled_sheet([cells], height=SHEET_HEIGHT)
+    return labelled_sheet([cells], height=SHEET_HEIGHT, title=relevance.instructions[0])
 
 
 def digest(picture: Picture) -> str:

@@ -219,7 +219,8 @@ class EditJob:
                 if truth is not None:
                     cells.append(("truth", truth.after[i]))
                 rows.append(cells)
-        write_sheet(self.layer.folder / "sheet.png", rows)
+        asked = self.layer.record["instruction"]
+        write_sheet(self.layer.folder / "sheet.png", rows, title=asked)
         if film:
             shown_film = chosen_views(capture, "orbit", 1.0, film, film / FILM_RATE)
             frames = []

@@ -162,7 +162,7 @@ def _write_preview(
     write_points(results / "points.ply", to_world(places, capture.scene_from_world), heat, values)
     if found.region is not None and len(places):
         shares["surface"] = float(found.region.contains(places).double().mean())
-    write_sheet(results / "sheet.png", rows)
+    write_sheet(results / "sheet.png", rows, title=record["instruction"])
     write_json(
         results / "run.json",
         record

@@ -38,10 +38,13 @@ def spread_indices(count: int, most: int = SHEET_ROWS) -> list[int]:
 
 
 def write_sheet(
-    path: Path, rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]], height: int = 0
+    path: Path,
+    rows: Sequence[Sequence[tuple[str, Float[Tensor, "3 h w"]]]],
+    height: int = 0,
+    title: str = "",
 ) -> None:
     """Rows of labelled images as one picture."""
-    write_image(path, labelled_sheet(rows, height=height or ROW_HEIGHT))
+    write_image(path, labelled_sheet(rows, height=height or ROW_HEIGHT, title=title))
 
 
 def depth_image(

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from wys.camera import Camera, Rays
@@ -89,31 +89,29 @@ def draw_pixels(
     count: int,
     draw: torch.Generator,
     *,
-    where: Bool[Tensor, "n h w"] | None = None,
+    among: Int[Tensor, " k"] | None = None,
     share: float = 0.5,
 ) -> Pixels:
     """Pixels of any of the images, with their rays, on the CPU.
 
     Args:
         cameras: batch n, of the images' size.
-        where: this `share` of the pixels is drawn from its true ones (as many as it can where it
-            is all false: none), the others from everywhere.
+        among: this `share` of the pixels is drawn from these, which are counted through all images
+            row by row (a mask's `flatten().nonzero()`), the others from everywhere.
     """
-    view, row, column = _draw_places(images, count, draw, where, share)
+    view, row, column = _draw_places(images, count, draw, among, share)
     rays = pixel_rays(cameras, view, row, column)
     return Pixels(rays, images[view, :, row, column].to(torch.float32) / 255)
 
 
 def _draw_places(
-    images: Tensor, count: int, draw: torch.Generator, where: Tensor | None, share: float
+    images: Tensor, count: int, draw: torch.Generator, among: Tensor | None, share: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, _, height, width = images.shape
     flat = torch.randint(n * height * width, (count,), generator=draw)
-    if where is not None:
-        chosen = where.reshape(-1).nonzero()[:, 0]
-        special = round(share * count) if len(chosen) else 0
-        picked = torch.randint(max(len(chosen), 1), (special,), generator=draw)
-        flat[:special] = chosen[picked]
+    if among is not None and len(among):
+        special = round(share * count)
+        flat[:special] = among[torch.randint(len(among), (special,), generator=draw)]
     return flat // (height * width), flat // width % height, flat % width
 
 
@@ -161,12 +159,16 @@ class Fitter:
         images: UInt8[Tensor, "n 3 h w"],
         cameras: Camera,
         *,
-        where: Bool[Tensor, "n h w"] | None = None,
+        among: Int[Tensor, " k"] | None = None,
         share: float = 0.5,
     ) -> dict[str, float]:
-        """One optimiser step on rays of the images; the losses by name."""
+        """One optimiser step on rays of the images; the losses by name.
+
+        Args:
+            among, share: as of `draw_pixels`.
+        """
         draw = generator(self.seed, self.iteration, "fit step")
-        pixels = draw_pixels(images, cameras, self.settings.rays, draw, where=where, share=share)
+        pixels = draw_pixels(images, cameras, self.settings.rays, draw, among=among, share=share)
         losses = self.losses(pixels, draw)
         torch.stack(list(losses.values())).sum().backward()
         self._decay(len(images))
