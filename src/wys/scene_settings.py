@@ -42,7 +42,7 @@ class SceneEditSettings:
     """Guidance and steps of the photographs' edits; None takes the editor's own."""
     noise: tuple[float, float] = (0.02, 0.98)
     """Lowest and highest noise that a photograph's edit begins with, as fractions of the
-    diffusion's length."""
+    diffusion's length; with `together` from its second edit on."""
     begin: Literal["render", "photograph"] = "render"
     """What that noise is added to: what the field shows, or the photograph."""
     together: bool = False

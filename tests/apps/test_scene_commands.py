@@ -166,6 +166,10 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
         (("relevance", "SCENE", " ", "--out", "OUT"), "instruction is empty"),
         (("edit", "SCENE", "", "--out", "OUT"), "instruction is empty"),
         (("edit", "SCENE", "make it red", "--out", "OUT", "--noise", "0.9", "0.1"), "noise"),
+        (
+            ("edit", "SCENE", "make it red", "--noise", "0.1", "0.9", "--passes", "1"),
+            "second edit",
+        ),
         (("edit", "SCENE", "make it red", "--out", "SCENE"), "already"),
         (("edit", "SCENE", "make it red", "--out", "OUT", "--threshold", "3"), "threshold"),
     ],

@@ -138,7 +138,7 @@ class SceneGuideOptions:
         tuple[float, float] | None,
         tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: the method's own)"),
     ] = None
-    """Range of the noise that a photograph's edit begins with, 0 to 1."""
+    """Range of the noise, 0 to 1, that edits begin with; first ones begin with all of it."""
     every: Annotated[int | None, optional("N")] = None
     """Steps of the field after each photograph (paper: 10)."""
     passes: Annotated[float | None, optional("N")] = None
@@ -157,7 +157,7 @@ class SceneGuideOptions:
         own_edit = preset.edit or editor.settings.edit
         guidance = overridden(own_edit.guidance, text=self.guidance_text, image=self.guidance_image)
         edit = overridden(own_edit, guidance=guidance, steps=self.steps)
-        return overridden(
+        settings = overridden(
             preset,
             edit=edit,
             noise=self.noise,
@@ -167,6 +167,12 @@ class SceneGuideOptions:
             rest=self.rest,
             rate=self.rate,
         )
+        if self.noise is not None and settings.together and settings.passes <= 1:
+            raise WysError(
+                "--noise is for a photograph's second edit, and --passes 1 makes none; give more "
+                "passes, or leave --noise out."
+            )
+        return settings
 
 
 def field_device(name: str) -> torch.device:
