@@ -177,6 +177,9 @@ def test_grounding_prefers_the_object_with_the_highest_mean():
     values[1, 0, 0] = 1
     assert grounded(values, coverage, torch.tensor([2, 2])).tolist() == [1.0, 0.0]
     assert iou(coverage[:, 0], coverage[:, 0]).tolist() == [1.0, 1.0]
+    # A map that says nothing points at nothing; one object alone is always meant.
+    assert grounded(torch.ones(2, 4, 4), coverage, torch.tensor([1, 2])).tolist() == [0.0, 0.0]
+    assert grounded(values, coverage[:, :1], torch.tensor([1, 1])).tolist() == [1.0, 1.0]
 
 
 def test_phases_follow_each_other():

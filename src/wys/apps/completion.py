@@ -106,8 +106,8 @@ def _families(lines: Iterable[Line]) -> dict[str, list[Line]]:
     return families
 
 
-def _about(first: str, family: Sequence[Line]) -> str:
-    """What a first word is for."""
+def _about(family: Sequence[Line]) -> str:
+    """What the first word of a family is for."""
     if len(family[0].words) == 1:
         return family[0].help
     return f"{', '.join(line.words[1] for line in family)}"
@@ -173,7 +173,7 @@ def _case(table: dict[str, list[str]]) -> str:
 def zsh_script(lines: Sequence[Line]) -> str:
     """A function for compdef that leaves the options to zsh's own _arguments."""
     families = _families(lines)
-    first = [_quoted(f"{name}:{_about(name, f)}") for name, f in families.items()]
+    first = [_quoted(f"{name}:{_about(f)}") for name, f in families.items()]
     branches = []
     for name, family in families.items():
         if len(family[0].words) == 1:
@@ -249,7 +249,7 @@ def fish_script(lines: Sequence[Line]) -> str:
         "end",
     ]
     for first, family in _families(lines).items():
-        rows.append(_fish("__wys_next", f"-f -a {first}", _about(first, family)))
+        rows.append(_fish("__wys_next", f"-f -a {first}", _about(family)))
         for line in family:
             at = f"__wys_at {' '.join(line.words)}"
             if len(line.words) > 1:

@@ -33,7 +33,6 @@ TABLETOP = "tabletop:"
 _SEED = 0
 _SPLIT: Literal["validation"] = "validation"  # The test split is for figures to publish.
 _VIEWS, _EVERY, _SIZE = 25, 5, 128
-ORBIT_SECONDS = 5.0
 
 
 def read_data(data: str, options: ReadOptions) -> tuple[Capture, dict[str, str] | None]:

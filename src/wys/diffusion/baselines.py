@@ -17,6 +17,8 @@ from torch import Tensor
 from wys.diffusion.conditioning import Branch, Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.schedule import pairs
+from wys.diffusion.settings import PAPER
+from wys.relevance import normalise
 
 ALL: tuple[Branch, ...] = ("full", "image", "none")
 
@@ -34,7 +36,7 @@ def diffusers_edit(
 
     Below an image guidance of 1 diffusers drops all guidance.
     """
-    pipeline = editor._pipeline
+    pipeline = editor.pipeline
     # A pipeline of its own around the same networks: the scheduler of a call keeps state.
     own = type(pipeline)(
         **{
@@ -84,11 +86,7 @@ def published_edit(
 ) -> Float[Tensor, "b 3 h w"]:
     """Map and edit of the published program, of images at the editor's own size."""
     raw = published_relevance(editor, images, instructions, noise)
-    first, third = (raw.flatten(1).quantile(q, dim=1).reshape(-1, 1, 1, 1) for q in (0.25, 0.75))
-    clamped = torch.minimum(raw, third + 1.5 * (third - first))
-    low, high = (clamped.flatten(1).amin(1), clamped.flatten(1).amax(1))
-    low, high = low.reshape(-1, 1, 1, 1), high.reshape(-1, 1, 1, 1)
-    relevance = (clamped - low) / (high - low).clamp(min=1e-12)
+    relevance = normalise(raw, PAPER.relevance)
     mask = relevance >= threshold
 
     told = editor.condition(images, instructions)

@@ -22,6 +22,7 @@ from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation.cases import Batch, Truth
 from wys.image import resize
+from wys.image_edit import edit_image, relevance_map
 from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
 
@@ -108,20 +109,22 @@ def raw_of(
     editor: Editor, batch: Batch, seed: int, settings: EditorSettings
 ) -> tuple[Float[Tensor, "b 1 h w"], Float[Tensor, "b 1 h w"] | None]:
     """The raw map of more cases, made as the settings say, and its spread between the draws."""
-    items, pairs = batch
-    how = settings.relevance
+    (items, pairs), how = batch, settings.relevance
     if how.first_steps:
-        looks = plain_edit(editor, pairs, items, seed, settings.edit, how.first_steps).looks
-        return mean_raw(looks, how.source), None
-    draws = [
-        mean_raw(
-            [look_at(editor, pairs, items, seed, level, draw) for level in how.timesteps],
-            how.source,
+        edit = edit_image(
+            editor,
+            pairs.before,
+            pairs.instructions,
+            settings.edit,
+            relevance_settings=how,
+            seed=seed,
+            items=items,
         )
-        for draw in range(how.draws)
-    ]
-    each = torch.stack(draws)
-    return each.mean(dim=0), each.std(dim=0) if len(draws) > 1 else None
+        made = edit.relevance
+        assert made is not None
+    else:
+        made = relevance_map(editor, pairs.before, pairs.instructions, how, seed=seed, items=items)
+    return made.raw.cpu(), None if made.spread is None else made.spread.cpu()
 
 
 def judged_maps(

@@ -32,8 +32,11 @@ def grounded(
     coverage: Float[Tensor, "b slots h w"],
     target: Int[Tensor, " b"],
 ) -> Float[Tensor, " b"]:
-    """1 where the named object has the highest mean of all objects; meaningless at target 0."""
-    return (object_means(values, coverage).argmax(dim=1) + 1 == target).float()
+    """1 where the named object has a higher mean than all others; meaningless at target 0."""
+    means = object_means(values, coverage)
+    index = (target.clamp(min=1) - 1)[:, None]
+    rival = means.scatter(1, index, -torch.inf).amax(dim=1)
+    return (means.gather(1, index)[:, 0] > rival).float()
 
 
 def iou(prediction: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"]) -> Float[Tensor, " b"]:

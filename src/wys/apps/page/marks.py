@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool
     from torch import Tensor
 
-    from wys.relevance import Mask, RelevanceMap
+    from wys.masks import Mask
+    from wys.relevance import RelevanceMap
 
 MOST_POINTS = 50_000
 """Points of all strokes together; far more than a hand draws."""
@@ -68,7 +69,7 @@ class Marks:
 
     def mask(self, relevance: RelevanceMap) -> Mask:
         """The map's region at the threshold, with the strokes painted on it."""
-        from wys.relevance import Mask
+        from wys.masks import Mask
 
         mask = relevance.mask(self.threshold)
         if not self.strokes:

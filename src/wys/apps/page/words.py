@@ -11,7 +11,8 @@ from wys.apps.options import EditorOptions
 
 if TYPE_CHECKING:
     from wys.diffusion.sampler import EditSettings
-    from wys.relevance import Threshold, Verdict
+    from wys.relevance import Verdict
+    from wys.thresholds import Threshold
 
 ANYWAY = "Paint a region with the brush, or tick 'edit anyway' in the settings, to edit it."
 
