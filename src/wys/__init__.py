@@ -1,4 +1,4 @@
-"""wys: local image editing by text instructions, guided by relevance maps.
+"""wys: local editing of images and scenes by text instructions, guided by relevance maps.
 
 The names below are loaded when they are first used: importing wys imports no model library.
 """
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from wys.image_edit import EditStep, ImageEdit, edit_image, edit_steps, relevance_map
     from wys.masks import Box, Mask
     from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
+    from wys.scene_edit import SceneEditStep, edit_scene, locate
+    from wys.scene_folder import SceneFolder
+    from wys.scene_settings import SceneEditSettings
 
 _PLACES = {
     "wys.diffusion.conditioning": ("Conditioning", "Guidance"),
@@ -38,6 +41,9 @@ _PLACES = {
     "wys.image_edit": ("EditStep", "ImageEdit", "edit_image", "edit_steps", "relevance_map"),
     "wys.masks": ("Box", "Mask"),
     "wys.relevance": ("RelevanceMap", "RelevanceSettings", "VerdictSettings"),
+    "wys.scene_edit": ("SceneEditStep", "edit_scene", "locate"),
+    "wys.scene_folder": ("SceneFolder",),
+    "wys.scene_settings": ("SceneEditSettings",),
 }
 _HOME = {name: module for module, names in _PLACES.items() for name in names}
 
@@ -57,11 +63,16 @@ __all__ = [
     "Picture",
     "RelevanceMap",
     "RelevanceSettings",
+    "SceneEditSettings",
+    "SceneEditStep",
+    "SceneFolder",
     "VerdictSettings",
     "WysError",
     "WysWarning",
     "edit_image",
+    "edit_scene",
     "edit_steps",
+    "locate",
     "read_image",
     "read_mask",
     "read_picture",

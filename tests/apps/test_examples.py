@@ -15,6 +15,8 @@ def test_example_writes_a_picture(
 ) -> None:
     option = "--checkpoint" if "checkpoint" in path.stem else "--editor"
     arguments = [path.name, option, str(editor_directory), "--out", str(tmp_path / "out")]
+    if "scene" in path.stem:
+        arguments += ["--iterations", "20", "--passes", "0.2"]
     monkeypatch.setattr("sys.argv", arguments)
     runpy.run_path(str(path), run_name="__main__")
     assert list((tmp_path / "out").glob("*.png"))
