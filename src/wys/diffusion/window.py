@@ -24,7 +24,7 @@ class WindowSettings:
     """Context on every side, as a share of the mask's longer side; at least two latent pixels,
     since a mask is finer in pixels and the autoencoder sees its neighbours."""
     least: float = 0.25
-    """The least side, as a share of that side of the whole: the network knows no tiny images."""
+    """The least side, as a share of the image's: the network was not trained on tiny images."""
     most: float = 0.6
     """Where the window would be more than this share of the area, the whole is edited."""
 

@@ -41,7 +41,7 @@ class FieldSettings:
     initial: float = -0.5
     """Logarithm of the density at first, per scene unit, in the unit ball."""
     thinning: float = 2.0
-    """By how much that is less from twice that radius on."""
+    """How much lower the initial log density is at twice the unit ball's radius and beyond."""
     proposal_grids: tuple[int, ...] = (64,)
     """Corners along an edge of the grids whose sum is the proposed log density."""
     proposal_samples: int = 96
