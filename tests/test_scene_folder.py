@@ -23,7 +23,7 @@ from wys.nerf.scene import Scene
 from wys.scene_folder import SceneFolder, copy_scene
 from wys.scene_layer import Layer, layer_name
 from wys.store import locked
-from wys.views import Capture, ViewSet
+from wys.views import Applied, Capture, ViewSet
 
 SIZE = 12
 FIELD = FieldSettings(
@@ -116,6 +116,22 @@ def test_a_capture_comes_back_exactly(fitted: SceneFolder, capture: Capture) -> 
         assert torch.equal(mine.cameras.world_from_camera, theirs.cameras.world_from_camera)
     assert torch.equal(back.scene_from_world, capture.scene_from_world)
     assert (back.unbounded, back.background, back.source) == (True, "scene", "a test")
+    assert back.applied is None
+
+
+def test_what_was_applied_before_comes_back_and_may_be_missing(
+    tmp_path: Path, capture: Capture
+) -> None:
+    turned = replace(capture, applied=Applied(torch.eye(4).double().roll(1, 0), 2.5))
+    fit = {"field": {}, "settings": {}, "seed": 0}
+    folder = SceneFolder.create(tmp_path / "scene", turned, fit)
+    back = folder.capture().applied
+    assert back is not None and turned.applied is not None and back.scale == 2.5
+    assert torch.equal(back.transform, turned.applied.transform)
+    record = json.loads((folder.path / "scene.json").read_text())
+    del record["applied"]
+    (folder.path / "scene.json").write_text(json.dumps(record))
+    assert SceneFolder.open(folder.path).capture().applied is None
 
 
 def test_a_capture_without_held_out_views_comes_back(tmp_path: Path, capture: Capture) -> None:
@@ -323,6 +339,9 @@ def test_damage_is_named(fitted: SceneFolder, damage, words: str) -> None:
         ("unbounded", "no"),
         ("scene_from_world", [[1, 0], [0, 1]]),
         ("scene_from_world", "here"),
+        ("applied", [1]),
+        ("applied", {"transform": [[1, 0], [0, 1]], "scale": 1}),
+        ("applied", {"transform": torch.eye(4).tolist(), "scale": 0}),
         ("train", None),
         ("held_out", {}),
         ("instructions", []),

@@ -42,7 +42,7 @@ from wys.store import (
     write_json,
     write_tensors,
 )
-from wys.views import Background, Capture, ViewSet
+from wys.views import Applied, Background, Capture, ViewSet
 
 FORMAT = "wys scene 1"
 RECORD = "scene.json"
@@ -94,6 +94,7 @@ class SceneFolder:
             "background": capture.background,
             "unbounded": capture.unbounded,
             "scene_from_world": capture.scene_from_world.tolist(),
+            "applied": None if capture.applied is None else _applied_as_json(capture.applied),
             "train": _views_as_json(capture.train),
             "held_out": _views_as_json(capture.held_out),
             "instructions": None if instructions is None else dict(instructions),
@@ -123,6 +124,7 @@ class SceneFolder:
             raise WysError(
                 f"{path / RECORD} is not of this version ({FORMAT}); fit the scene again."
             )
+        record = {"applied": None, **record}  # Older records do not have it.
         for key, fits in _KEYS.items():
             if key not in record:
                 raise WysError(f"{path / RECORD} is damaged: it has no {key!r}; fit it again.")
@@ -138,6 +140,7 @@ class SceneFolder:
         Raises:
             WysError: a photograph is missing, damaged or of another size, or a camera is none.
         """
+        applied = self.record["applied"]
         return Capture(
             train=self._photos("train"),
             held_out=self._photos("held_out"),
@@ -145,6 +148,7 @@ class SceneFolder:
             unbounded=self.record["unbounded"],
             background=self.record["background"],
             source=self.record["source"],
+            applied=None if applied is None else _applied_from_json(applied),
         )
 
     def _photos(self, split: str) -> ViewSet:
@@ -395,6 +399,22 @@ def _is_matrix(value: Any) -> bool:
         return False
 
 
+def _is_applied(value: Any) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict) or not _is_matrix(value.get("transform")):
+        return False
+    return isinstance(value.get("scale"), int | float) and value["scale"] > 0
+
+
+def _applied_as_json(applied: Applied) -> dict[str, Any]:
+    return {"transform": applied.transform.tolist(), "scale": applied.scale}
+
+
+def _applied_from_json(value: Mapping[str, Any]) -> Applied:
+    return Applied(torch.tensor(value["transform"], dtype=torch.float64), float(value["scale"]))
+
+
 def _is_size(value: Any) -> bool:
     return isinstance(value, list) and [type(side) for side in value] == [int, int]
 
@@ -411,6 +431,7 @@ _KEYS: Mapping[str, Callable[[Any], bool]] = {
     "background": lambda value: value in get_args(Background),
     "unbounded": lambda value: isinstance(value, bool),
     "scene_from_world": _is_matrix,
+    "applied": _is_applied,
     "train": lambda value: isinstance(value, list),
     "held_out": lambda value: isinstance(value, list),
     "instructions": lambda value: value is None or isinstance(value, dict),

@@ -148,6 +148,19 @@ class ViewSet:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """What nerfstudio's conversion did to a capture's coordinates before it saved them.
+
+    A camera path of a training on such a capture counts from the coordinates before that.
+    """
+
+    transform: Float[Tensor, "4 4"]
+    """applied_transform: affine and invertible, float64."""
+    scale: float = 1.0
+    """applied_scale, above 0."""
+
+
+@dataclass(frozen=True)
 class Capture:
     """A scene as it was photographed: what a field is fitted to, and what it is measured on."""
 
@@ -162,6 +175,8 @@ class Capture:
     background: Background
     source: str
     """What was read, for the record."""
+    applied: Applied | None = None
+    """What had been done to the capture's own coordinates, where its files say so."""
 
 
 def moved(cameras: Camera, similarity: Float[Tensor, "4 4"]) -> Camera:

@@ -12,7 +12,7 @@ from wys.camera import Camera, look_at
 from wys.datasets.camera_path import orbit, read_camera_path
 from wys.errors import WysError
 from wys.tabletop.posed import posed_capture, posed_edit
-from wys.views import Capture, ViewSet, moved
+from wys.views import Applied, Capture, ViewSet, moved
 
 SIGNS = torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
 
@@ -67,6 +67,33 @@ def test_a_path_in_nerfstudios_own_frame_is_brought_back(tmp_path: Path) -> None
     parser = {"transform": transform[:3].tolist(), "scale": 0.25}
     (tmp_path / "dataparser_transforms.json").write_text(json.dumps(parser))
     path = read_camera_path(tmp_path / "camera_path.json", torch.eye(4))
+    torch.testing.assert_close(
+        path.cameras.world_from_camera, cameras.world_from_camera, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("applied_scale", [1.0, 2.5])
+def test_what_had_been_applied_before_training_is_not_undone_twice(
+    tmp_path: Path, applied_scale: float
+) -> None:
+    # As nerfstudio computes it: the cameras go through T and a scale, and the file that it saves
+    # holds T after the applied transform, and the scale times the applied one.
+    cameras = known_cameras()
+    applied = torch.tensor([[1.0, 0, 0, 0.3], [0, 0, 1, 0], [0, -1, 0, -0.2], [0, 0, 0, 1]])
+    applied = applied.double()
+    angle = torch.tensor(0.7).double()
+    trained = torch.eye(4, dtype=torch.float64)
+    trained[1, 1], trained[1, 2] = angle.cos(), -angle.sin()
+    trained[2, 1], trained[2, 2] = angle.sin(), angle.cos()
+    trained[:3, 3] = torch.tensor([1.0, -2.0, 0.5])
+    saved = {"transform": (trained @ applied)[:3].tolist(), "scale": 0.4 * applied_scale}
+    (tmp_path / "dataparser_transforms.json").write_text(json.dumps(saved))
+    scaled = trained.clone()
+    scaled[:3] *= 0.4
+    write_path(tmp_path / "camera_path.json", moved(cameras, scaled))
+    path = read_camera_path(
+        tmp_path / "camera_path.json", torch.eye(4), Applied(applied, applied_scale)
+    )
     torch.testing.assert_close(
         path.cameras.world_from_camera, cameras.world_from_camera, atol=1e-4, rtol=0
     )

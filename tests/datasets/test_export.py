@@ -11,7 +11,7 @@ from wys.datasets.export import write_views
 from wys.datasets.reading import ReadSettings, read_capture
 from wys.errors import WysError
 from wys.tabletop.posed import posed_edit
-from wys.views import moved
+from wys.views import Applied, moved
 
 ALL = ReadSettings(holdout=0)
 HEIGHT, WIDTH = 12, 16
@@ -50,6 +50,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "out" / "transforms.json").read_text())
     assert content["fl_x"] == pytest.approx(views.cameras.intrinsics[0, 0].item())
     assert content["frames"][0]["file_path"] == "images/000.png"
+
+
+def test_what_was_applied_before_is_passed_on(tmp_path: Path) -> None:
+    names = tuple(f"{i:03d}" for i in range(10))
+    applied = Applied(torch.eye(4, dtype=torch.float64)[[2, 0, 1, 3]], 2.5)
+    write_views(tmp_path, names, known_images(), known_cameras(), torch.eye(4), applied)
+    back = read_capture(tmp_path, ALL).applied
+    assert back is not None and back.scale == 2.5
+    assert torch.equal(back.transform, applied.transform)
 
 
 def test_a_world_far_from_its_origin_comes_back_to_the_millimetre(tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_the_angle_of_view_is_enough(tmp_path: Path) -> None:
     assert_known(read_capture(tmp_path, ALL))
 
 
+def test_what_was_applied_to_the_coordinates_is_kept_and_moves_nothing(tmp_path: Path) -> None:
+    rows = [[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0]]
+    write_transforms(tmp_path, applied_transform=rows, applied_scale=2)
+    for settings in (ALL, ReadSettings(holdout=0, max_views=4)):
+        applied = read_capture(tmp_path, settings).applied
+        assert applied is not None and applied.scale == 2
+        assert applied.transform.tolist() == [*rows, [0, 0, 0, 1]]
+    assert_known(read_capture(tmp_path, ALL))
+    write_transforms(tmp_path)
+    assert read_capture(tmp_path, ALL).applied is None
+
+
 def test_every_nth_photo_is_held_out_beginning_with_the_first(tmp_path: Path) -> None:
     write_transforms(tmp_path)
     capture = read_capture(tmp_path, ReadSettings(holdout=4))
@@ -287,6 +299,9 @@ def last_row(matrix: torch.Tensor) -> torch.Tensor:
         (change_frame(camera_model="OPENCV_FISHEYE"), "OPENCV_FISHEYE, which is not read"),
         (lambda c: [c.pop("fl_x"), c.pop("fl_y")], "neither fl_x nor camera_angle_x"),
         (lambda c: c.update(frames=c["frames"][:2]), "2 usable photos with poses, and 3 are"),
+        (lambda c: c.update(applied_transform=[[1, 2], [3, 4]]), "an invertible matrix of 3 x 4"),
+        (lambda c: c.update(applied_transform=[[0.0] * 4] * 3), "an invertible matrix of 3 x 4"),
+        (lambda c: c.update(applied_scale=0), "applied_scale above 0"),
         (lambda c: c.update(frames={}), "has no list of frames"),
         (lambda c: c.update(frames=[]), "0 usable photos"),
     ],

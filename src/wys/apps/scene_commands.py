@@ -225,5 +225,12 @@ def export(
                     renders.append(to_uint8(look(shown.cameras[i]).rgb))
                     advance(i + 1, len(shown.names))
             images = torch.stack(renders)
-        write_views(results, shown.names, images, shown.cameras, capture.scene_from_world)
+        write_views(
+            results,
+            shown.names,
+            images,
+            shown.cameras,
+            capture.scene_from_world,
+            capture.applied,
+        )
     print(f"{len(shown.names)} views with their cameras in {in_words(out)}")

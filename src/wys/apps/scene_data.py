@@ -127,7 +127,7 @@ def chosen_views(
     if which == "orbit":
         cameras, rate = orbit(capture, frames, height, width), frames / seconds
     else:
-        path = read_camera_path(Path(which), capture.scene_from_world)
+        path = read_camera_path(Path(which), capture.scene_from_world, capture.applied)
         cameras = path.cameras
         if scale != 1:
             height = max(1, round(scale * cameras.height))

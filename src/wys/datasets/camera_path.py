@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from wys.camera import Camera, intrinsics_from_fov, look_at
-from wys.datasets.frames import OPENCV_FROM_OPENGL, number, rigid_pose
+from wys.datasets.frames import OPENCV_FROM_OPENGL, matrix, number, rigid_pose
 from wys.errors import WysError
 from wys.store import read_json, write_json
-from wys.views import Capture, moved
+from wys.views import Applied, Capture, moved
 
 _FULL_CIRCLE = math.radians(100)  # The largest gap between neighbours that still makes a ring.
 _WITHIN = 0.8  # Share of what the cameras cover that a loop in front of a scene uses.
@@ -30,7 +30,9 @@ class CameraPath:
     """How long the whole path takes."""
 
 
-def read_camera_path(path: Path, scene_from_world: Float[Tensor, "4 4"]) -> CameraPath:
+def read_camera_path(
+    path: Path, scene_from_world: Float[Tensor, "4 4"], applied: Applied | None = None
+) -> CameraPath:
     """A camera_path.json as nerfstudio's viewer records it.
 
     The viewer counts in the frame that nerfstudio trains in. Where a `dataparser_transforms.json`
@@ -39,6 +41,7 @@ def read_camera_path(path: Path, scene_from_world: Float[Tensor, "4 4"]) -> Came
 
     Args:
         scene_from_world: of the capture that the path is for.
+        applied: of that capture, too.
 
     Raises:
         WysError: the file is missing or malformed, or its cameras are no perspective ones.
@@ -73,7 +76,7 @@ def read_camera_path(path: Path, scene_from_world: Float[Tensor, "4 4"]) -> Came
     # The field of view is vertical whatever the aspect.
     intrinsics = intrinsics_from_fov(fov_deg, height, width, aspect=width / height)
     cameras = Camera(intrinsics, torch.stack(poses) * signs, width, height)
-    trained = _world_from_trained(path.parent / "dataparser_transforms.json")
+    trained = _world_from_trained(path.parent / "dataparser_transforms.json", applied)
     return CameraPath(
         _single(moved(cameras, scene_from_world.double() @ trained)), _seconds(content, path)
     )
@@ -178,8 +181,12 @@ def _fitting_size(photo: tuple[int, int], height: int | None, width: int | None)
     return height, width or max(1, round(height * photo[1] / photo[0]))
 
 
-def _world_from_trained(path: Path) -> Float[Tensor, "4 4"]:
-    """From nerfstudio's training frame, x' = scale (R x + t), back to the world; or unchanged."""
+def _world_from_trained(path: Path, applied: Applied | None) -> Float[Tensor, "4 4"]:
+    """From nerfstudio's training frame, x' = scale (R x + t), back to the world; or unchanged.
+
+    The file holds that step with everything done before it: the transform is [R t] after the
+    applied one, and the scale the product with the applied one.
+    """
     whole = torch.eye(4, dtype=torch.float64)
     if not path.is_file():
         return whole
@@ -187,7 +194,12 @@ def _world_from_trained(path: Path) -> Float[Tensor, "4 4"]:
     scale = number(content, "scale", str(path)) if isinstance(content, dict) else None
     if scale is None or scale <= 0 or "transform" not in content:
         raise WysError(f"{path} has no transform and scale; take it away or copy it again.")
-    trained_from_world = rigid_pose(content["transform"], str(path))
+    rows = content["transform"]
+    transform = matrix(rows)
+    if applied is not None and transform is not None:
+        rows = (transform @ torch.linalg.inv(applied.transform)).tolist()
+        scale /= applied.scale
+    trained_from_world = rigid_pose(rows, str(path))
     trained_from_world[:3] *= scale
     return torch.linalg.inv(trained_from_world)
 

@@ -15,7 +15,7 @@ from wys.datasets.frames import OPENCV_FROM_OPENGL
 from wys.errors import WysError
 from wys.image import Picture, write_picture
 from wys.store import write_json
-from wys.views import moved
+from wys.views import Applied, moved
 
 
 def write_views(
@@ -24,6 +24,7 @@ def write_views(
     images: UInt8[Tensor, "n 3 h w"],
     cameras: Camera,
     scene_from_world: Float[Tensor, "4 4"],
+    applied: Applied | None = None,
 ) -> None:
     """Writes images/NAME.png and, once all are there, transforms.json in nerfstudio's dialect.
 
@@ -33,6 +34,8 @@ def write_views(
     Args:
         cameras: n of them, in the scene frame.
         scene_from_world: of the capture.
+        applied: of the capture; passed on, so that a training on what is written here counts from
+            the same coordinates as one on the capture.
 
     Raises:
         WysError: counts or sizes do not agree, a name comes twice or is no file name, or the
@@ -69,10 +72,14 @@ def write_views(
     ]
     common = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height}
     bends = {key: 0.0 for key in ("k1", "k2", "p1", "p2")}
-    write_json(
-        folder / "transforms.json",
-        {**common, **(lenses[0] if shared and lenses else {}), **bends, "frames": frames},
-    )
+    lens = lenses[0] if shared and lenses else {}
+    before = _applied(applied) if applied else {}
+    write_json(folder / "transforms.json", {**common, **lens, **bends, **before, "frames": frames})
+
+
+def _applied(applied: Applied) -> dict[str, Any]:
+    scale = {} if applied.scale == 1 else {"applied_scale": applied.scale}
+    return {"applied_transform": applied.transform[:3].tolist(), **scale}
 
 
 def _lens(values: list[float]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from wys.datasets.lens import Optics
 from wys.errors import WysError, WysWarning
 from wys.image import Picture, read_picture
+from wys.views import Applied
 
 _RIGID = 0.01  # Largest error of a rotation's products, far above what printed digits lose.
 OPENCV_FROM_OPENGL = (1.0, -1.0, -1.0, 1.0)
@@ -39,6 +40,19 @@ class Frames:
     frames: tuple[Frame, ...]
     held_out: tuple[bool, ...] | None = None
     """The split where the files decide it; None leaves it to the settings."""
+    applied: Applied | None = None
+    """What was done to the coordinates before they were saved, where the files say so."""
+
+
+def matrix(rows: object) -> Float[Tensor, "4 4"] | None:
+    """4 x 4 or 3 x 4 nested numbers as a float64 matrix; None where they are something else."""
+    try:
+        values = torch.tensor(rows, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return None
+    if tuple(values.shape) == (3, 4):
+        values = torch.cat([values, torch.tensor([[0, 0, 0, 1]], dtype=torch.float64)])
+    return values if tuple(values.shape) == (4, 4) else None
 
 
 def rigid_pose(rows: object, what: str) -> Float[Tensor, "4 4"]:
@@ -52,18 +66,15 @@ def rigid_pose(rows: object, what: str) -> Float[Tensor, "4 4"]:
         WysError: it is no matrix, not finite, scaled, sheared or mirrored.
     """
     cure = "write the poses again, or take the frame out"
-    try:
-        matrix = torch.tensor(rows, dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        matrix = torch.empty(0)
-    if tuple(matrix.shape) not in ((4, 4), (3, 4)):
+    found = matrix(rows)
+    if found is None:
         raise WysError(f"{what} has no camera-to-world matrix of 4 x 4 numbers; {cure}.")
-    if not bool(torch.isfinite(matrix).all()):
+    if not bool(torch.isfinite(found).all()):
         raise WysError(f"{what} has a pose that holds NaN or infinity; {cure}.")
     last = torch.tensor([0, 0, 0, 1], dtype=torch.float64)
-    if matrix.shape[0] == 4 and float((matrix[3] - last).abs().max()) > 1e-6:
+    if float((found[3] - last).abs().max()) > 1e-6:
         raise WysError(f"{what} has a pose whose last row is not 0 0 0 1; {cure}.")
-    rotation = matrix[:3, :3]
+    rotation = found[:3, :3]
     error = float((rotation.T @ rotation - torch.eye(3, dtype=torch.float64)).abs().max())
     if error > _RIGID:
         raise WysError(f"{what} has a pose that scales or shears (it is not a rotation); {cure}.")
@@ -72,7 +83,7 @@ def rigid_pose(rows: object, what: str) -> Float[Tensor, "4 4"]:
         raise WysError(f"{what} has a pose that mirrors the world; {cure}.")
     pose = torch.eye(4, dtype=torch.float64)
     pose[:3, :3] = u @ vh
-    pose[:3, 3] = matrix[:3, 3]
+    pose[:3, 3] = found[:3, 3]
     return pose
 
 

@@ -128,6 +128,7 @@ def read_capture(path: Path, settings: ReadSettings | None = None) -> Capture:
         unbounded=not transparent,
         background="white" if transparent else "scene",
         source=f"{kind} {path}",
+        applied=found.applied,
     )
 
 
@@ -200,13 +201,17 @@ def _thinned(found: Frames, settings: ReadSettings) -> Frames:
     if most is None or total <= most:
         return found
     if found.held_out is None:
-        return Frames(tuple(found.frames[i] for i in spread(total, most)))
+        return replace(found, frames=tuple(found.frames[i] for i in spread(total, most)))
     rows: list[int] = []
     for side in (False, True):
         members = [i for i, held in enumerate(found.held_out) if held is side]
         share = max(1, round(most * len(members) / total))
         rows += [members[i] for i in spread(len(members), share)]
-    return Frames(tuple(found.frames[i] for i in rows), tuple(found.held_out[i] for i in rows))
+    return replace(
+        found,
+        frames=tuple(found.frames[i] for i in rows),
+        held_out=tuple(found.held_out[i] for i in rows),
+    )
 
 
 def _load(

@@ -16,6 +16,7 @@ from wys.datasets.frames import (
     OPENCV_FROM_OPENGL,
     Frame,
     Frames,
+    matrix,
     number,
     rigid_pose,
     with_photos,
@@ -23,6 +24,7 @@ from wys.datasets.frames import (
 from wys.datasets.lens import Distortion, Optics
 from wys.errors import WysError
 from wys.store import read_json
+from wys.views import Applied
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """What a photograph's name may end with; also tried where a file names it without suffix."""
@@ -36,7 +38,8 @@ def read_transforms(path: Path) -> Frames:
     Raises:
         WysError: the file is missing or no such file, or a pose or lens is malformed.
     """
-    return Frames(with_photos(_frames(path), path))
+    content = _content(path)
+    return Frames(with_photos(_frames(content, path), path), applied=_applied(content, path))
 
 
 def read_blender(folder: Path) -> Frames:
@@ -45,18 +48,43 @@ def read_blender(folder: Path) -> Frames:
     Raises:
         WysError: a file is missing or malformed.
     """
-    train = with_photos(_frames(folder / "transforms_train.json"), folder / "transforms_train.json")
-    test = folder / "transforms_test.json"
+    first, test = folder / "transforms_train.json", folder / "transforms_test.json"
+    train = with_photos(_frames(_content(first), first), first)
     if not test.is_file():
         return Frames(train)
-    held = with_photos(_frames(test), test)
+    held = with_photos(_frames(_content(test), test), test)
     return Frames(train + held, (False,) * len(train) + (True,) * len(held))
 
 
-def _frames(path: Path) -> list[Frame]:
+def _content(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get("frames"), list):
         raise WysError(f"{path} has no list of frames; it must be a transforms.json with poses.")
+    return content
+
+
+def _applied(content: dict[str, Any], path: Path) -> Applied | None:
+    """What nerfstudio's conversion says it has done to the coordinates; None where it is silent."""
+    if content.get("applied_transform") is None and content.get("applied_scale") is None:
+        return None
+    rows = content.get("applied_transform")
+    transform = matrix(torch.eye(4).tolist() if rows is None else rows)
+    scale = number(content, "applied_scale", str(path))
+    scale = 1.0 if scale is None else scale
+    if (
+        transform is None
+        or transform[3].tolist() != [0, 0, 0, 1]
+        or not 0 < float(torch.linalg.det(transform).abs()) < math.inf
+        or scale <= 0
+    ):
+        raise WysError(
+            f"{path}: applied_transform must be an invertible matrix of 3 x 4 numbers and "
+            "applied_scale above 0; correct them or take them out."
+        )
+    return Applied(transform, scale)
+
+
+def _frames(content: dict[str, Any], path: Path) -> list[Frame]:
     common = {key: value for key, value in content.items() if key != "frames"}
     return [_frame(path, common, entry, i) for i, entry in enumerate(content["frames"])]
 
