@@ -86,6 +86,22 @@ def test_exif_orientation_is_applied(tmp_path: Path, rgb: np.ndarray) -> None:
     assert np.array_equal(turned.numpy(), np.rot90(rgb, -1))
 
 
+@pytest.mark.parametrize("suffix", ["png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_can_be_read_as_they_are_stored(
+    tmp_path: Path, rgb: np.ndarray, suffix: str, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    how = {"lossless": True} if suffix == "webp" else {}
+    Image.fromarray(rgb).save(path, exif=exif, **how)
+    stored = read_picture(path, upright=False).rgb.permute(1, 2, 0).numpy()
+    assert np.array_equal(stored, rgb)
+    turned = read_picture(path).rgb.permute(1, 2, 0).numpy()
+    assert np.array_equal(turned, rgb) == (orientation == 1)
+
+
 def test_alpha_is_shown_over_white_and_kept(tmp_path: Path, rgb: np.ndarray) -> None:
     alpha = np.linspace(0, 255, 12 * 17).reshape(12, 17, 1).astype(np.uint8)
     Image.fromarray(np.concatenate([rgb, alpha], axis=2)).save(tmp_path / "x.png")

@@ -14,7 +14,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageCms, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    ImageCms,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    UnidentifiedImageError,
+)
 from torch import Tensor
 
 from wys.errors import WysError, WysWarning
@@ -26,7 +34,8 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Picture:
-    """An image file as it was: exact bytes, alpha and colour profile, upright (EXIF applied)."""
+    """An image file as it was: exact bytes, alpha and colour profile, upright unless it was read
+    otherwise."""
 
     rgb: UInt8[Tensor, "3 h w"]
     alpha: UInt8[Tensor, "1 h w"] | None = None
@@ -61,11 +70,14 @@ class Picture:
         return Picture(rgb, self.alpha, self.icc_profile)
 
 
-def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
+def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS, upright: bool = True) -> Picture:
     """Reads an image file: any mode that Pillow knows, 8 or 16 bit, turned upright.
 
     Palettes, grey and CMYK become RGB (grey and CMYK through their own profile where they have
     one), 16 bit becomes 8, with a warning. Of several frames the first is read.
+
+    Args:
+        upright: apply EXIF orientation; without it rows and columns are those of the file.
 
     Raises:
         WysError: the file is missing, damaged, no image, or has more than `max_pixels`.
@@ -85,8 +97,10 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS) -> Picture:
                         stacklevel=2,
                     )
                 profile = file.info.get("icc_profile")
-                upright = ImageOps.exif_transpose(file)
-                rgba, profile = _as_rgb(upright, profile)
+                if not upright:
+                    # Said before the pixels are loaded: Pillow turns a TIFF while it loads them.
+                    file.getexif()[ExifTags.Base.Orientation] = 1
+                rgba, profile = _as_rgb(ImageOps.exif_transpose(file), profile)
     except Image.DecompressionBombError as error:
         raise WysError(_too_large(path, "several hundred megapixels", max_pixels)) from error
     except FileNotFoundError as error:

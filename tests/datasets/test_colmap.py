@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from wys.camera import Camera
-from wys.datasets.colmap import recover_poses
+from wys.datasets.colmap import _copy, recover_poses
 from wys.datasets.reading import ReadSettings, read_capture
 from wys.errors import WysError, WysWarning
 from wys.image import Picture, read_picture, write_picture
@@ -134,6 +135,18 @@ def test_photos_of_nothing_have_no_poses(tmp_path: Path) -> None:
         read_capture(tmp_path)
 
 
+def test_poses_are_looked_for_in_upright_copies(tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    upright = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8, generator=draw)
+    image = Image.fromarray(upright.permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.png")
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "b.png", exif=exif)
+    for name in _copy([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "copies"):
+        assert torch.equal(read_picture(tmp_path / "copies" / name).rgb, upright)
+
+
 def similarity_error(found: np.ndarray, expected: np.ndarray) -> float:
     """Largest distance of centres after the best similarity (Umeyama), as a share of the spread."""
     middle_found, middle = found.mean(axis=0), expected.mean(axis=0)
@@ -174,4 +187,5 @@ def test_photos_that_cannot_be_placed_are_reported(tmp_path: Path) -> None:
     photos = sorted(tmp_path.iterdir())
     with pytest.warns(WysWarning, match=r"of 9 photos could not be placed .*zzz\.png"):
         frames = recover_poses(photos, tmp_path)
+    assert frames.upright
     assert tmp_path / "zzz.png" not in {frame.photo for frame in frames.frames}

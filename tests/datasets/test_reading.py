@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from wys.camera import Camera
+from wys.datasets.frames import Frames
 from wys.datasets.lens import Distortion
 from wys.datasets.reading import ReadSettings, _names, detect_format, read_capture
+from wys.datasets.transforms import read_transforms
 from wys.errors import WysError, WysWarning
 from wys.image import Picture, write_picture
 from wys.tabletop.posed import posed_edit
@@ -333,16 +335,42 @@ def test_photos_that_cannot_be_used_are_named(tmp_path: Path) -> None:
         read_capture(tmp_path, ALL)
 
 
-def test_photos_are_turned_upright(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_posed_photos_are_taken_as_they_are_stored(tmp_path: Path, orientation: int) -> None:
+    """Poses are for the pixels of the files, whatever their EXIF orientation says."""
     write_transforms(tmp_path)
     image = Image.fromarray(known_images()[3].permute(1, 2, 0).numpy())
     exif = Image.Exif()
-    exif[0x0112] = 6  # Stored lying on its side: to be turned by 90 degrees clockwise.
-    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "003.png", exif=exif)
+    exif[0x0112] = orientation
+    image.save(tmp_path / "images" / "003.png", exif=exif)
     assert_known(read_capture(tmp_path, ALL))
-    image.save(tmp_path / "images" / "000.png", exif=exif)
+
+
+def test_photos_that_only_their_orientation_makes_fit_are_named(tmp_path: Path) -> None:
+    write_transforms(tmp_path)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Stored lying on its side: to be turned by 90 degrees clockwise.
+    for i, photo in enumerate(known_images()):
+        image = Image.fromarray(photo.permute(1, 2, 0).numpy())
+        lying = image.transpose(Image.Transpose.ROTATE_90)
+        lying.save(tmp_path / "images" / f"{i:03d}.png", exif=exif)
     with pytest.raises(WysError, match=r"000\.png has 12 x 16 pixels .* EXIF orientation away"):
         read_capture(tmp_path, ALL)
+
+
+def test_photos_whose_poses_are_found_are_upright(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_transforms(tmp_path)
+    known = read_transforms(tmp_path / "transforms.json").frames
+    (tmp_path / "transforms.json").unlink()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(known_images()[3].permute(1, 2, 0).numpy())
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "images" / "003.png", exif=exif)
+    found = Frames(known, upright=True)
+    monkeypatch.setattr("wys.datasets.reading.recover_poses", lambda *_: found)
+    assert_known(read_capture(tmp_path, ALL))
 
 
 def test_photos_too_large_for_memory_are_refused_before_they_are_read(

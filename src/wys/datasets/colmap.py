@@ -80,7 +80,7 @@ def _without_points(model: Path) -> Iterator[Path]:
 
 
 def recover_poses(photos: Sequence[Path], source: Path, threads: int = 1) -> Frames:
-    """Poses of photographs that were taken with one lens, found by structure from motion.
+    """Poses of upright photographs that were taken with one lens, by structure from motion.
 
     Args:
         photos: photographs of one size.
@@ -136,7 +136,7 @@ def recover_poses(photos: Sequence[Path], source: Path, threads: int = 1) -> Fra
             ),
             stacklevel=2,
         )
-    return Frames(tuple(frames))
+    return Frames(tuple(frames), upright=True)
 
 
 def _copy(photos: Sequence[Path], folder: Path) -> dict[str, Path]:
@@ -144,7 +144,7 @@ def _copy(photos: Sequence[Path], folder: Path) -> dict[str, Path]:
     names: dict[str, Path] = {}
     size: tuple[int, int] | None = None
     for i, photo in enumerate(photos):
-        image = read_photo(photo, photos[0], size).over_white()
+        image = read_photo(photo, photos[0], size, upright=True).over_white()
         size = (image.shape[-2], image.shape[-1])
         scale = min(1.0, _SIFT_SIZE / max(size))
         small = resize(image, (round(size[0] * scale), round(size[1] * scale)))

@@ -42,6 +42,9 @@ class Frames:
     """The split where the files decide it; None leaves it to the settings."""
     applied: Applied | None = None
     """What was done to the coordinates before they were saved, where the files say so."""
+    upright: bool = False
+    """Whether the poses are for photographs turned by their EXIF orientation. Poses of files are
+    not: structure from motion and trainers take pixels as they are stored."""
 
 
 def matrix(rows: object) -> Float[Tensor, "4 4"] | None:
@@ -116,18 +119,19 @@ def with_photos(frames: Sequence[Frame], source: Path) -> tuple[Frame, ...]:
     return tuple(there)
 
 
-def read_photo(path: Path, first: Path, size: tuple[int, int] | None) -> Picture:
-    """A photograph, upright, of the same size as the first one.
+def read_photo(path: Path, first: Path, size: tuple[int, int] | None, upright: bool) -> Picture:
+    """A photograph of the same size as the first one.
 
     Args:
         first: the first photograph, named in messages.
         size: its (height, width); None while nothing was read.
+        upright: apply EXIF orientation.
 
     Raises:
         WysError: it cannot be read, or has another size.
     """
     try:
-        picture = read_picture(path)
+        picture = read_picture(path, upright=upright)
     except WysError as error:
         raise WysError(
             f"{str(error).rstrip('.')}; replace the photo, or take it out of the set."

@@ -91,7 +91,7 @@ def read_capture(path: Path, settings: ReadSettings | None = None) -> Capture:
                 f"{path} has {len(frames.frames)} usable photos with poses, and {LEAST_VIEWS} are "
                 "the least; add photos."
             )
-        images, lenses, transparent = _load(path, frames.frames, settings.downscale)
+        images, lenses, transparent = _load(path, frames, settings.downscale)
     held = frames.held_out or tuple(
         settings.holdout > 0 and i % settings.holdout == 0 for i in range(len(images))
     )
@@ -215,16 +215,17 @@ def _thinned(found: Frames, settings: ReadSettings) -> Frames:
 
 
 def _load(
-    path: Path, frames: Sequence[Frame], downscale: float
+    path: Path, found: Frames, downscale: float
 ) -> tuple[UInt8[Tensor, "n 3 h w"], list[Lens], bool]:
     """The photographs without distortion, their lenses, and whether most are partly transparent."""
+    frames = found.frames
     images: list[Tensor] = []
     lenses: list[Lens] = []
     straighten = _Straightener(downscale)
     transparent = 0
     size: tuple[int, int] | None = None
     for frame in frames:
-        picture = read_photo(frame.photo, frames[0].photo, size)
+        picture = read_photo(frame.photo, frames[0].photo, size, found.upright)
         if size is None:
             size = picture.size
             _check_size(path, size, downscale, len(frames))
