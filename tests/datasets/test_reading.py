@@ -130,6 +130,35 @@ def test_what_was_applied_to_the_coordinates_is_kept_and_moves_nothing(tmp_path:
     assert read_capture(tmp_path, ALL).applied is None
 
 
+@pytest.mark.parametrize(("given", "missing"), [("cx", "cy"), ("cy", "cx")])
+def test_one_coordinate_of_the_centre_may_stand_alone(
+    tmp_path: Path, given: str, missing: str
+) -> None:
+    write_transforms(tmp_path, **{given: 5.0, missing: None})
+    cx, cy = read_capture(tmp_path, ALL).train.cameras.intrinsics[0, 2:].tolist()
+    centre = {"cx": cx, "cy": cy}
+    assert centre[given] == 5 and centre[missing] == {"cx": WIDTH, "cy": HEIGHT}[missing] / 2
+
+
+@pytest.mark.parametrize(
+    ("common", "own"),
+    [
+        ({"fl_x": 30.0, "fl_y": 31.0}, {"camera_angle_x": 2 * math.atan(WIDTH / 2 / 20)}),
+        ({"camera_angle_x": 0.3, "camera_angle_y": 0.2}, {"fl_x": 20.0}),
+        ({"fl_x": 30.0, "fl_y": 31.0}, {"fl_x": 20.0}),
+    ],
+)
+def test_a_frames_own_focal_length_wins(
+    tmp_path: Path, common: dict[str, float], own: dict[str, float]
+) -> None:
+    content = write_transforms(tmp_path, **({"fl_x": None, "fl_y": None} | common))
+    content["frames"][3] |= own
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    focal = read_capture(tmp_path, ALL).train.cameras.intrinsics[:, :2]
+    assert focal[3].tolist() == pytest.approx([20, 20])
+    assert focal[2, 0] > 29
+
+
 def test_every_nth_photo_is_held_out_beginning_with_the_first(tmp_path: Path) -> None:
     write_transforms(tmp_path)
     capture = read_capture(tmp_path, ReadSettings(holdout=4))

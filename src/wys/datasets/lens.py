@@ -217,8 +217,8 @@ class Optics:
     angles: tuple[float, float | None] | None = None
     """Horizontal and vertical field of view in radians, where no focal length is given; without
     the vertical one pixels are square."""
-    centre: tuple[float, float] | None = None
-    """cx, cy in pixels; the middle of the photograph where it is not given."""
+    centre: tuple[float | None, float | None] = (None, None)
+    """cx, cy in pixels; the middle of the photograph for each that is not given."""
     size: tuple[int, int] | None = None
     """(height, width) that the pixels refer to; the photograph's own where it is not given."""
     distortion: Distortion = field(default=Distortion())
@@ -246,5 +246,6 @@ class Optics:
             fy = fx if self.angles[1] is None else high / 2 / math.tan(self.angles[1] / 2)
         else:
             raise WysError("has no focal length; give fl_x or camera_angle_x.")
-        cx, cy = self.centre or (wide / 2, high / 2)
+        middle = (wide / 2, high / 2)
+        cx, cy = (m if c is None else c for c, m in zip(self.centre, middle, strict=True))
         return Lens(fx, fy, cx, cy, high, wide, self.distortion).resized(height, width)

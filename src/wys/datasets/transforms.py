@@ -29,6 +29,7 @@ from wys.views import Applied
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """What a photograph's name may end with; also tried where a file names it without suffix."""
 
+_FOCAL = ("fl_x", "fl_y", "camera_angle_x", "camera_angle_y")
 _LENS_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "perspective")
 
 
@@ -97,6 +98,9 @@ def _frame(path: Path, common: dict[str, Any], entry: Any, index: int) -> Frame:
         raise WysError(f"{what} has no transform_matrix; add it or take the frame out.")
     pose = rigid_pose(entry["transform_matrix"], what)
     pose = pose * torch.tensor(OPENCV_FROM_OPENGL, dtype=torch.float64)
+    if any(entry.get(key) is not None for key in ("fl_x", "fl_y", "camera_angle_x")):
+        # Of two ways to say it the frame's own counts, whichever would win within one frame.
+        common = {key: value for key, value in common.items() if key not in _FOCAL}
     return Frame(_photo(path.parent, entry["file_path"]), pose, _optics({**common, **entry}, what))
 
 
@@ -119,16 +123,13 @@ def _optics(values: dict[str, Any], what: str) -> Optics:
             f"{what} has the lens model {model}{', fisheye' if values.get('is_fisheye') else ''}, "
             "which is not read; undistort the photos first."
         )
-    numbers = {
-        key: number(values, key, what)
-        for key in ("fl_x", "fl_y", "cx", "cy", "w", "h", "camera_angle_x", "camera_angle_y")
-    }
+    numbers = {key: number(values, key, what) for key in (*_FOCAL, "cx", "cy", "w", "h")}
     bends = {key: number(values, key, what) or 0.0 for key in ("k1", "k2", "k3", "k4", "p1", "p2")}
     if bends.pop("k4") != 0:
         raise WysError(
             f"{what} has a distortion k4, which is not read; undistort the photos first."
         )
-    for key in ("fl_x", "fl_y", "w", "h", "camera_angle_x", "camera_angle_y"):
+    for key in (*_FOCAL, "w", "h"):
         value = numbers[key]
         if value is not None and value <= 0:
             raise WysError(f"{what}: {key} is {value:g}, and must be above 0; correct it.")
@@ -146,6 +147,5 @@ def _optics(values: dict[str, Any], what: str) -> Optics:
     else:
         raise WysError(f"{what} has neither fl_x nor camera_angle_x; add one of them.")
     w, h, cx, cy = (numbers[key] for key in ("w", "h", "cx", "cy"))
-    centre = None if cx is None or cy is None else (cx, cy)
     size = None if w is None or h is None else (math.ceil(h), math.ceil(w))
-    return Optics(focal, angles, centre, size, Distortion(**bends))
+    return Optics(focal, angles, (cx, cy), size, Distortion(**bends))
