@@ -168,6 +168,37 @@ def test_every_nth_photo_is_held_out_beginning_with_the_first(tmp_path: Path) ->
     assert few.train.names == ("000", "003", "006", "009")
 
 
+@pytest.mark.parametrize(
+    ("lists", "train", "held_out"),
+    [
+        ({"train": "0123", "val": "45", "test": "678"}, "0123", "45678"),
+        ({"train": "012345", "val": "456", "test": "9"}, "012345", "69"),
+        ({"train": "0123456789", "val": "0123456789", "test": "0123456789"}, "0123456789", ""),
+        ({"train": "0123456"}, "0123456", "789"),
+        ({"val": "01", "test": "19"}, "2345678", "019"),
+        ({"train": "2468", "test": ""}, "2468", ""),
+    ],
+)
+def test_lists_of_file_names_are_the_split(
+    tmp_path: Path, lists: dict[str, str], train: str, held_out: str
+) -> None:
+    files = {f"{key}_filenames": [f"images/00{i}.png" for i in rows] for key, rows in lists.items()}
+    write_transforms(tmp_path, **files)
+    capture = read_capture(tmp_path)
+    assert capture.train.names == tuple(f"00{i}" for i in train)
+    assert capture.held_out.names == tuple(f"00{i}" for i in held_out)
+
+
+def test_masks_are_said_not_to_be_used_once(tmp_path: Path) -> None:
+    content = write_transforms(tmp_path)
+    for frame in content["frames"]:
+        frame["mask_path"] = "masks/0.png"
+    (tmp_path / "transforms.json").write_text(json.dumps(content))
+    with pytest.warns(WysWarning, match=r"transforms\.json: the masks .* are not used") as caught:
+        assert_known(read_capture(tmp_path, ALL))
+    assert len(caught) == 1
+
+
 def test_missing_photos_are_reported_once_and_skipped(tmp_path: Path) -> None:
     write_transforms(tmp_path)
     for i in (2, 5):
@@ -332,6 +363,8 @@ def last_row(matrix: torch.Tensor) -> torch.Tensor:
         (lambda c: c.update(frames=c["frames"][:2]), "2 usable photos with poses, and 3 are"),
         (lambda c: c.update(applied_transform=[[1, 2], [3, 4]]), "an invertible matrix of 3 x 4"),
         (lambda c: c.update(applied_transform=[[0.0] * 4] * 3), "an invertible matrix of 3 x 4"),
+        (lambda c: c.update(val_filenames="images/001.png"), "val_filenames is no list of file"),
+        (lambda c: c.update(train_filenames=["a.png"]), r"train_filenames has a\.png, which no"),
         (lambda c: c.update(applied_scale=0), "applied_scale above 0"),
         (lambda c: c.update(frames={}), "has no list of frames"),
         (lambda c: c.update(frames=[]), "0 usable photos"),

@@ -45,7 +45,8 @@ class ReadSettings:
     """Make photos so many times smaller along each side."""
     holdout: int = 8
     """Hold out every so many-th photo, sorted by file name and beginning with the first; 0 holds
-    out none. NeRF-synthetic folders hold out their test photos instead."""
+    out none. NeRF-synthetic folders hold out their test photos instead, and a transforms.json that
+    lists the file names of its splits those of val and test."""
     max_views: int | None = None
     """Read at most so many photos, evenly spread; of a video 60 unless this says otherwise."""
     format: Format = "auto"

@@ -7,6 +7,7 @@ fl_x fl_y cx cy w h with OpenCV's k1 k2 k3 p1 p2, or as camera_angle_x alone.
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from wys.datasets.frames import (
     with_photos,
 )
 from wys.datasets.lens import Distortion, Optics
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.store import read_json
 from wys.views import Applied
 
@@ -36,11 +37,15 @@ _LENS_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL"
 def read_transforms(path: Path) -> Frames:
     """The frames of a transforms.json, nerfstudio's or instant-ngp's.
 
+    Its lists of file names decide the split, where it has them: photographs of val_filenames and
+    test_filenames are held out.
+
     Raises:
         WysError: the file is missing or no such file, or a pose or lens is malformed.
     """
     content = _content(path)
-    return Frames(with_photos(_frames(content, path), path), applied=_applied(content, path))
+    frames, held_out = _split(content, with_photos(_frames(content, path), path), path)
+    return Frames(frames, held_out, _applied(content, path))
 
 
 def read_blender(folder: Path) -> Frames:
@@ -85,7 +90,44 @@ def _applied(content: dict[str, Any], path: Path) -> Applied | None:
     return Applied(transform, scale)
 
 
+def _split(
+    content: dict[str, Any], frames: tuple[Frame, ...], path: Path
+) -> tuple[tuple[Frame, ...], tuple[bool, ...] | None]:
+    """The frames that nerfstudio's lists of file names leave, and which of them are held out.
+
+    Without a list of one side the others are that side. What is trained on is never held out, even
+    where it stands in both.
+    """
+    train = _listed(content, ("train_filenames",), path)
+    held = _listed(content, ("val_filenames", "test_filenames"), path)
+    if train is None and held is None:
+        return frames, None
+    if train is None:
+        return frames, tuple(frame.photo in (held or ()) for frame in frames)
+    kept = tuple(f for f in frames if held is None or f.photo in train | held)
+    return kept, tuple(frame.photo not in train for frame in kept)
+
+
+def _listed(content: dict[str, Any], keys: tuple[str, ...], path: Path) -> set[Path] | None:
+    """The photographs that some lists of file names have together; None where there is no list."""
+    lists = {key: content[key] for key in keys if content.get(key) is not None}
+    known = {_photo(path.parent, frame["file_path"]) for frame in content["frames"]}
+    found = set()
+    for key, names in lists.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise WysError(f"{path}: {key} is no list of file names; correct it or take it out.")
+        for name in names:
+            if _photo(path.parent, name) not in known:
+                raise WysError(f"{path}: {key} has {name}, which no frame has; take it out.")
+            found.add(_photo(path.parent, name))
+    return found if lists else None
+
+
 def _frames(content: dict[str, Any], path: Path) -> list[Frame]:
+    if any(isinstance(entry, dict) and entry.get("mask_path") for entry in content["frames"]):
+        warnings.warn(
+            WysWarning(f"{path}: the masks of its frames (mask_path) are not used."), stacklevel=2
+        )
     common = {key: value for key, value in content.items() if key != "frames"}
     return [_frame(path, common, entry, i) for i, entry in enumerate(content["frames"])]
 
