@@ -17,7 +17,8 @@ from wys.datasets.lens import Distortion
 from wys.datasets.reading import ReadSettings, _names, detect_format, read_capture
 from wys.datasets.transforms import read_transforms
 from wys.errors import WysError, WysWarning
-from wys.image import Picture, write_picture
+from wys.evaluation.metrics import ssim
+from wys.image import Picture, from_uint8, write_picture
 from wys.tabletop.posed import posed_edit
 from wys.views import Capture, ViewSet, moved
 
@@ -443,6 +444,20 @@ def test_photos_too_large_for_memory_are_refused_before_they_are_read(
     with pytest.raises(WysError, match="--downscale 2 or --max-views"):
         read_capture(tmp_path, ALL)
     assert read_capture(tmp_path, ReadSettings(holdout=0, downscale=2)).train.size == (6, 8)
+
+
+def test_the_smallest_photos_that_are_read_can_be_measured(tmp_path: Path) -> None:
+    write_transforms(tmp_path)
+    smallest = read_capture(tmp_path, ReadSettings(holdout=0, downscale=2)).train
+    assert min(smallest.size) == 6
+    truth = from_uint8(smallest.originals)
+    torch.testing.assert_close(ssim(truth, truth), torch.ones(10).double())
+    with pytest.raises(WysError, match=r"16 x 12 pixels are too small for --downscale 2\.4"):
+        read_capture(tmp_path, ReadSettings(holdout=0, downscale=2.4))
+    for i in range(10):
+        write_picture(tmp_path / f"images/00{i}.png", Picture(known_images()[i, :, :5, :7]))
+    with pytest.raises(WysError, match="7 x 5 pixels are too small; 6 along each side"):
+        read_capture(tmp_path, ALL)
 
 
 def test_settings_and_paths_that_make_no_sense(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ VIDEO_FRAMES = 60
 """Frames taken from a video unless `max_views` says otherwise."""
 
 _LARGEST = 4_000_000_000  # Bytes of all photographs together.
-_SMALLEST = 4  # Pixels along the shorter side.
+_SMALLEST = 6  # Pixels along the shorter side; what SSIM needs, and every fit ends with it.
 _OBJECT_MARGIN = 1.2  # Room about what the median camera shows, where nothing else exists.
 
 
@@ -266,10 +266,10 @@ class _Straightener:
 def _check_size(path: Path, size: tuple[int, int], downscale: float, count: int) -> None:
     height, width = (round(side / downscale) for side in size)
     if min(height, width) < _SMALLEST:
-        raise WysError(
-            f"{path}: photos of {size[1]} x {size[0]} pixels are too small for --downscale "
-            f"{downscale:g}; give a smaller number."
-        )
+        what = f"{path}: photos of {size[1]} x {size[0]} pixels are too small"
+        if min(size) < _SMALLEST:
+            raise WysError(f"{what}; {_SMALLEST} along each side are the least, use larger ones.")
+        raise WysError(f"{what} for --downscale {downscale:g}; give a smaller number.")
     total = 3 * height * width * count
     if total > _LARGEST:
         cure = math.ceil(downscale * (total / _LARGEST) ** 0.5)
