@@ -147,7 +147,7 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
     [
         (("fit", "absent", "--out", "OUT"), "absent does not exist"),
         (("fit", "tabletop:x", "--out", "OUT"), "tabletop:3"),
-        (("fit", "tabletop:0", "--out", "OUT", "--downscale", "0"), "--downscale"),
+        (("fit", "tabletop:0", "--out", "OUT", "--downscale", "0.01"), "--downscale is at least 1"),
         (("fit", "tabletop:0", "--out", "OUT", "--max-views", "2"), "at least 3"),
         (("fit", "tabletop:0", "--out", "OUT", "--device", "tpu"), "the device tpu is unknown"),
         (("fit", "tabletop:0", "--out", "OUT", "--rays", "0"), "ray"),

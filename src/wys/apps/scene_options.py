@@ -41,8 +41,8 @@ class ReadOptions:
 
     def check(self) -> None:
         """Raises WysError where a value makes no sense, before anything is read."""
-        if not 0 < self.downscale < math.inf or (self.holdout or 0) < 0 or self.holdout == 1:
-            raise WysError("--downscale is above 0, and --holdout 0 (none) or at least 2.")
+        if not 1 <= self.downscale < math.inf or (self.holdout or 0) < 0 or self.holdout == 1:
+            raise WysError("--downscale is at least 1, and --holdout 0 (none) or at least 2.")
         if self.max_views is not None and self.max_views < 3:
             raise WysError(f"a scene needs at least 3 views, and --max-views is {self.max_views}.")
 
