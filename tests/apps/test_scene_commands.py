@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wys.datasets.reading import ReadSettings, read_capture
-from wys.image import read_picture
+from wys.image import from_uint8, read_picture, resize, to_uint8
 from wys.scene_folder import SceneFolder
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -110,6 +110,14 @@ def test_exported_views_are_read_back(wys: Wys, scene: Path, tmp_path: Path) -> 
     # Both frames are similar to the world: distances between cameras keep their proportions.
     mine, theirs = (torch.cdist(c, c) for c in (edited.cameras.centre, back.cameras.centre[order]))
     torch.testing.assert_close(mine / mine.max(), theirs / theirs.max(), atol=1e-4, rtol=1e-3)
+
+    assert wys("export", scene, "--out", tmp_path / "small", "--scale", "0.5") == 0
+    small = read_capture(tmp_path / "small", ReadSettings(holdout=0)).train
+    expected = to_uint8(resize(from_uint8(edited.images), (10, 10)))
+    assert torch.equal(small.originals[order], expected)
+    torch.testing.assert_close(
+        small.cameras.intrinsics, back.cameras.resized(10, 10).intrinsics, atol=1e-4, rtol=1e-5
+    )
 
     arguments = ("--views", "orbit", "--frames", "3", "--layer", "original")
     assert wys("export", scene, "--out", tmp_path / "orbit", *arguments) == 0

@@ -197,7 +197,7 @@ def export(
         out: Folder for transforms.json and images/; made where it is missing.
         views: train, held-out, orbit, or nerfstudio's camera_path.json.
         layer: Take the scene after this edit; 'original': before any; else after the last.
-        scale: Multiply the size of rendered pictures.
+        scale: Multiply the size of the pictures, photographs or renders.
         frames: Pictures of an orbit.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
     """
@@ -207,7 +207,7 @@ def export(
     from wys.apps.results import in_words, result_folder
     from wys.apps.scene_data import chosen_views
     from wys.datasets.export import write_views
-    from wys.image import to_uint8
+    from wys.image import from_uint8, resize, to_uint8
     from wys.scene_folder import SceneFolder
 
     folder = SceneFolder.open(scene)
@@ -215,8 +215,11 @@ def export(
     capture = folder.capture()
     shown = chosen_views(capture, views, scale, frames)
     with result_folder(out) as results:
-        if views == "train" and scale == 1:
-            images = folder.train_views(shown_layer).images
+        if views == "train":
+            size = (shown.cameras.height, shown.cameras.width)
+            photographs = folder.train_views(shown_layer).images
+            # One by one: as floats they take four times the memory.
+            images = torch.stack([to_uint8(resize(from_uint8(p), size)) for p in photographs])
         else:
             look = folder.look(shown_layer).to(field_device(device))
             renders = []
