@@ -168,6 +168,10 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
         (("render", "SCENE", "--out", "OUT", "--views", "absent.json"), "absent.json"),
         (("render", "SCENE", "--out", "OUT", "--what", "relevance"), "no relevance field"),
         (("render", "SCENE", "--out", "OUT", "--scale", "0"), "--scale"),
+        (
+            ("render", "SCENE", "--out", "OUT", "--views", "orbit", "--seconds", "1e9"),
+            "pictures a second",
+        ),
         (("render", "absent", "--out", "OUT"), "does not exist"),
         (("export", "SCENE", "--out", "OUT", "--layer", "green"), "no layer"),
         (("info", "OUT"), "does not exist"),

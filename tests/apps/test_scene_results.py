@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from wys.apps.progress import Saving, TimeLeft
 from wys.apps.scene_data import surface_points, to_world
 from wys.apps.scene_results import (
+    check_rate,
     depth_image,
     depth_range,
     spread_indices,
@@ -52,6 +53,24 @@ def test_a_film_holds_its_frames(tmp_path: Path) -> None:
     means = [np.frombuffer(frame, dtype=np.uint8).mean() for frame in frames]
     assert np.allclose(means, [0, 64, 128, 191, 255], atol=4)
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("side", [16, 1024])
+def test_what_the_encoder_says_is_cut_to_a_line(tmp_path: Path, side: int) -> None:
+    """At no rate that it takes: with small frames the pipe swallows them all."""
+    frames = (torch.zeros(3, side, side) for _ in range(4))
+    with pytest.raises(WysError, match="cannot make the film") as caught:
+        write_film(tmp_path / "film.mp4", frames, -5)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rate", [0.0, -5.0, 0.009, 1001.0, float("inf"), float("nan")])
+def test_rates_that_no_film_has_are_refused(rate: float) -> None:
+    with pytest.raises(WysError, match=r"0\.01 to 1000 pictures a second, not"):
+        check_rate(rate)
+    check_rate(0.01)
+    check_rate(1000)
 
 
 def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:

@@ -113,6 +113,9 @@ def test_the_seconds_follow_from_the_rate_where_they_are_not_given(tmp_path: Pat
         ({"camera_path": [{"camera_to_world": [1.0] * 16, "fov": 50}]}, "last row"),
         ({"render_height": None}, "no render_height"),
         ({"render_width": 10.5}, "no render_width in whole pixels"),
+        ({"fps": -5}, "fps is -5, and must be above 0"),
+        ({"fps": 0, "seconds": None}, "fps is 0, and must be above 0"),
+        ({"seconds": 10**400}, "seconds is an integer beyond all measure"),
         ({"camera_type": "equirectangular"}, "equirectangular camera"),
     ],
 )

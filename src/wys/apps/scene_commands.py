@@ -55,7 +55,7 @@ def render(
     from wys.apps.progress import progress
     from wys.apps.results import in_words, result_folder
     from wys.apps.scene_data import chosen_views
-    from wys.apps.scene_results import write_film
+    from wys.apps.scene_results import check_rate, write_film
     from wys.image import write_image
     from wys.scene_folder import SceneFolder
 
@@ -67,6 +67,8 @@ def render(
             f"{scene} has no relevance field there; 'wys scene edit' makes one with each edit."
         )
     shown = chosen_views(folder.capture(), views, scale, frames, seconds)
+    if shown.frames_per_second is not None:
+        check_rate(shown.frames_per_second)
     with result_folder(out) as results:
         renderings = []
         with progress("rendering") as advance:

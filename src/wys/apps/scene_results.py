@@ -27,6 +27,7 @@ FILM_SIDE = 384
 """Shorter side, in pixels, to which films of small views are enlarged to be watched."""
 
 
+_RATES = (0.01, 1000.0)  # Pictures a second; the encoder is told two decimals.
 _NO_FILMS = "films need imageio with ffmpeg; install it with pip install 'wys[scenes]'"
 
 
@@ -83,6 +84,20 @@ def check_film(count: int) -> None:
         raise WysError(f"{_NO_FILMS}, or leave the film out with --film 0.")
 
 
+def check_rate(frames_per_second: float) -> None:
+    """Says before the work whether a film can be played at such a rate.
+
+    Raises:
+        WysError: it cannot.
+    """
+    slowest, fastest = _RATES
+    if not slowest <= frames_per_second <= fastest:
+        raise WysError(
+            f"a film has {slowest:g} to {fastest:g} pictures a second, not {frames_per_second:g}; "
+            "change --seconds, or the seconds of the recorded path."
+        )
+
+
 def write_film(
     path: Path, frames: Iterable[Float[Tensor, "3 h w"]], frames_per_second: float
 ) -> None:
@@ -112,16 +127,21 @@ def write_film(
                     )
                     writer.send(None)
                 writer.send(pixels.tobytes())
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
+            # The encoder's whole command and log may follow.
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise WysError(
-                f"cannot make the film {path}: {error}; 'pip install imageio-ffmpeg' brings an "
-                "encoder."
+                f"cannot make the film {path}: {reason}; make room, or 'pip install "
+                "imageio-ffmpeg' for an encoder."
             ) from error
         finally:
             if writer is not None:
                 writer.close()
         if writer is None:
             raise WysError(f"a film needs at least 1 frame, and {path} has none.")
+        # Where the frames are few, the encoder may give up unnoticed.
+        if temporary.stat().st_size == 0:
+            raise WysError(f"cannot make the film {path}: the encoder wrote nothing; make room.")
 
 
 def _film_pixels(frame: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:

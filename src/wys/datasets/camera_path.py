@@ -213,11 +213,13 @@ def _size(content: dict[str, object], key: str, path: Path) -> int:
 
 def _seconds(content: dict[str, object], path: Path) -> float:
     """How long the path takes: its own word, or its frames at its rate, or at 24 a second."""
-    seconds = number(content, "seconds", str(path))
+    seconds, rate = (number(content, key, str(path)) for key in ("seconds", "fps"))
+    if rate is not None and rate <= 0:
+        raise WysError(f"{path}: fps is {rate:g}, and must be above 0; correct it.")
     if seconds is None or seconds <= 0:
         entries = content["camera_path"]
         assert isinstance(entries, list)
-        seconds = len(entries) / (number(content, "fps", str(path)) or 24.0)
+        seconds = len(entries) / (rate or 24.0)
     return seconds
 
 

@@ -99,9 +99,12 @@ def number(values: dict[str, object], key: str, what: str) -> float | None:
     value = values.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise WysError(f"{what}: {key} is {value!r}, and must be a finite number; correct it.")
-    return float(value)
+    try:
+        if not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
+            return float(value)
+    except OverflowError as error:
+        raise WysError(f"{what}: {key} is an integer beyond all measure; correct it.") from error
+    raise WysError(f"{what}: {key} is {value!r}, and must be a finite number; correct it.")
 
 
 def with_photos(frames: Sequence[Frame], source: Path) -> tuple[Frame, ...]:
