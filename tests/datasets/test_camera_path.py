@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,23 @@ def test_an_orbit_in_front_of_a_scene_stays_in_front() -> None:
     moves = (loop.centre.roll(-1, 0) - loop.centre).norm(dim=1)
     assert moves.max() < 0.15
     assert loop.intrinsics[0, 0].item() == pytest.approx(40)
+
+
+@pytest.mark.parametrize("direction", [(0.0, -1.0, 0.0), (0.6, 0.6, 0.5), (0.1, 0.0, 3.0)])
+def test_an_orbit_of_a_walk_straight_ahead_still_moves(
+    direction: tuple[float, float, float],
+) -> None:
+    """Cameras on one line through the middle, which all look along it."""
+    capture = capture_of(torch.zeros(9))
+    eye = torch.linspace(1, 2, 9)[:, None] * torch.tensor(direction)
+    pose = look_at(eye, torch.zeros_like(eye), torch.tensor([0.0, 0.0, 1.0]))
+    cameras = replace(capture.train.cameras, world_from_camera=pose)
+    loop = orbit(replace(capture, train=replace(capture.train, cameras=cameras)), 24)
+    rays = loop.centre / loop.centre.norm(dim=1, keepdim=True)
+    widest = (rays @ rays.T).clamp(-1, 1).min().acos().rad2deg()
+    assert 9 < widest < 12
+    axis = torch.tensor(direction) / torch.tensor(direction).norm()
+    assert (rays @ axis).min() > math.cos(math.radians(12))
 
 
 def test_an_orbit_of_another_shape_shows_all_of_a_photograph() -> None:

@@ -18,6 +18,8 @@ from wys.views import Applied, Capture, moved
 
 _FULL_CIRCLE = math.radians(100)  # The largest gap between neighbours that still makes a ring.
 _WITHIN = 0.8  # Share of what the cameras cover that a loop in front of a scene uses.
+_LEAST_SWAY = math.radians(5)  # To either side; cameras on one line through the middle cover 0.
+_STEEPEST = 1.4  # Radians of elevation: straight above, up is not defined.
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def orbit(
     """A smooth closed loop of `count` cameras around what the training cameras look at.
 
     Where they stand all around, the loop is a circle at their height and distance; otherwise it
-    sways inside the part that they cover. The field of view is theirs.
+    sways inside the part that they cover, but by 5 degrees to either side at least. The field of
+    view is theirs.
 
     Args:
         height: rows; with neither given, the photographs' size, with one, their aspect.
@@ -141,9 +144,11 @@ def orbit(
     if half >= math.pi:
         around, above = middle + turn, torch.full_like(turn, mid)
     else:
-        around = middle + _WITHIN * half * turn.sin()
+        # Seen from the middle, an azimuth is less of a way the higher it is.
+        least = _LEAST_SWAY / math.cos(min(abs(mid), _STEEPEST))
+        around = middle + max(_WITHIN * half, least) * turn.sin()
         above = (low + high) / 2 + (high - low) / 2 * turn.cos()
-    above = above.clamp(-1.4, 1.4)  # Straight above, up is not defined.
+    above = above.clamp(-_STEEPEST, _STEEPEST)
     reach = float(distance.median())
     eye = reach * torch.stack(
         [above.cos() * around.cos(), above.cos() * around.sin(), above.sin()], dim=1
