@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -271,6 +272,15 @@ def test_a_title_stands_above_the_sheet_and_is_cut_where_it_ends() -> None:
         assert torch.equal(titled[:, above:], plain)
         # Words, and a margin to the right of them.
         assert (titled[:, :above] < 0.5).any() and (titled[:, :above, -8:] == 1).all()
+
+
+def test_a_title_that_cannot_be_drawn_is_left_out_and_a_long_one_is_quick() -> None:
+    row = [[("one", torch.rand(3, 20, 20))]]
+    plain = labelled_sheet(row, height=64)
+    assert torch.equal(labelled_sheet(row, height=64, title="\u0636\u0639 it"), plain)
+    began = time.perf_counter()
+    labelled_sheet(row, height=64, title="make it red " * 5000)
+    assert time.perf_counter() - began < 2
 
 
 def test_resize() -> None:

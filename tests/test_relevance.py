@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from wys.errors import WysError
-from wys.masks import Box, Mask
+from wys.masks import Box, Mask, _spread
 from wys.relevance import (
     RelevanceMap,
     RelevanceSettings,
@@ -156,6 +157,32 @@ def test_corrections(include: Box, exclude: Box, grow: int) -> None:
     # A latent cell may be edited wherever one of its pixels is.
     cells = torch.nn.functional.max_pool2d(fine.float(), 4) > 0
     assert (mask.at((5, 5)) | ~cells).all()
+
+
+@given(st.integers(0, 9), st.integers(0, 30), st.integers(1, 12), st.integers(1, 12))
+def test_the_highest_nearby_is_that_of_a_pooling(
+    rows: int, columns: int, height: int, width: int
+) -> None:
+    weight = torch.rand(2, 1, height, width, generator=torch.Generator().manual_seed(rows))
+    padding = (rows, columns)
+    kernel = (2 * rows + 1, 2 * columns + 1)
+    around = F.pad(weight, (columns, columns, rows, rows), value=-torch.inf)
+    assert torch.equal(_spread(weight, *padding), F.max_pool2d(around, kernel, stride=1))
+
+
+@given(st.integers(0, 5), st.sets(st.integers(0, 11 * 9 - 1), max_size=60))
+def test_feather_rises_by_the_distance_to_the_outside(feather: int, holes: set[int]) -> None:
+    """By a pixel's distance to the nearest one outside, diagonals counting as one; the image's
+    own edge is no outside."""
+    drawn = torch.ones(1, 1, 11, 9, dtype=torch.bool)
+    drawn.view(-1)[list(holes)] = False
+    alpha = Mask.from_image(drawn, (11, 9)).feathered(feather).alpha()
+    steps = max(1, feather)
+    outside = [(hole // 9, hole % 9) for hole in holes]
+    for y in range(11):
+        for x in range(9):
+            distance = min((max(abs(y - a), abs(x - b)) for a, b in outside), default=steps)
+            assert float(alpha[0, 0, y, x]) == pytest.approx(min(distance, steps) / steps)
 
 
 def test_feather_fades_inward_only() -> None:

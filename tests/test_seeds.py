@@ -32,3 +32,17 @@ def test_same_numbers_in_another_process() -> None:
 
 def test_empty_batch() -> None:
     assert normal((2, 3), 0, [], "test").shape == (0, 2, 3)
+
+
+def test_what_torch_takes_by_default_changes_nothing() -> None:
+    expected = normal((4, 5), 3, ["a", 1], "test")
+    drawn = torch.randn((4, 5), generator=generator(3, "a", "test"))
+    assert torch.equal(expected[0], drawn)
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        found = normal((4, 5), 3, ["a", 1], "test")
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)

@@ -6,6 +6,7 @@ encoded as in the file. Only `to_model` and `from_model` know the models' range 
 
 import io
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -286,19 +287,21 @@ def labelled_sheet(
     """A white sheet of rows of labelled images, each image scaled to `height` pixels.
 
     What is more than four times as wide as high is scaled to four times `height` in width. The
-    title stands above them, cut where the sheet ends.
+    title stands above them, cut where the sheet ends, unless it is in letters that cannot be drawn.
     """
     font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=18)
-    band, head = 22, 30 if title else 0
+    band = 22
     cells = [
         [(label, resize(image.cpu(), _fitted(image, height))) for label, image in row]
         for row in rows
     ]
     width = max(sum(cell.shape[-1] + gap for _, cell in row) for row in cells) + gap
+    title = _shortened(title, large, width - 2 * gap)
+    head = 30 if title else 0
     sheet = Image.new("RGB", (width, head + len(cells) * (height + band + gap) + gap), "white")
     draw = ImageDraw.Draw(sheet)
     if title:
-        draw.text((gap, gap), _shortened(title, large, width - 2 * gap), fill=(0, 0, 0), font=large)
+        draw.text((gap, gap), title, fill=(0, 0, 0), font=large)
     top = gap + head
     for row in cells:
         left = gap
@@ -312,13 +315,23 @@ def labelled_sheet(
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """One line of a text, so much of it as fits."""
-    line = " ".join(text.split())
-    if font.getlength(line) <= width:
+    """One line of a text, so much of it as fits; nothing where the font lacks its letters."""
+    whole = " ".join(text.split())
+    if not all(_has(font, letter) for letter in set(whole[:width])):
+        return ""
+    line = whole[:width]  # No letter is narrower than a pixel.
+    if line == whole and font.getlength(line) <= width:
         return line
-    while line and font.getlength(f"{line}...") > width:
-        line = line[:-1]
-    return f"{line.rstrip()}..."
+    lengths = range(len(line) + 1)
+    fitting = bisect_right(lengths, width, key=lambda n: int(font.getlength(f"{line[:n]}...")) + 1)
+    return f"{line[: max(fitting - 1, 0)].rstrip()}..."
+
+
+def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) -> bool:
+    """Whether a font has a letter: what it lacks all looks the same."""
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        return letter.isascii()
+    return bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff"))
 
 
 def _fitted(image: Tensor, height: int) -> tuple[int, int]:

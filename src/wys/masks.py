@@ -115,11 +115,15 @@ class Mask:
         steps = max(1, math.ceil(self.feather))
         if steps == 1:
             return weight
-        inner = self.at(size)
-        total = inner.float()
+        region = self.at(size)
+        total = region.float()
+        part = _bounds(region)
+        inner = region[part]
         for _ in range(steps - 1):
             inner = ~_dilate(~inner, 1, 1)
-            total = total + inner
+            if not inner.any():
+                break
+            total[part] += inner
         return weight * total / steps
 
     @property
@@ -235,5 +239,28 @@ def _dilate(region: Bool[Tensor, "b 1 h w"], rows: int, columns: int) -> Bool[Te
 
 def _spread(weight: Float[Tensor, "b 1 h w"], rows: int, columns: int) -> Float[Tensor, "b 1 h w"]:
     """The highest weight within so many rows and columns of each pixel."""
-    grown = F.max_pool2d(weight, (2 * rows + 1, 1), stride=1, padding=(rows, 0))
-    return F.max_pool2d(grown, (1, 2 * columns + 1), stride=1, padding=(0, columns))
+    return _highest(_highest(weight, rows, -2), columns, -1)
+
+
+def _bounds(region: Bool[Tensor, "b 1 h w"]) -> tuple[slice, ...]:
+    """The part of a batch of images outside of which no region is, with a pixel around it."""
+    whole = region.any(dim=0)[0]
+    slices = [slice(None), slice(None)]
+    for along in (whole.any(dim=1), whole.any(dim=0)):
+        there = along.nonzero()[:, 0].tolist() or [0]
+        slices.append(slice(max(there[0] - 1, 0), there[-1] + 2))
+    return tuple(slices)
+
+
+def _highest(weight: Float[Tensor, "b 1 h w"], reach: int, dim: int) -> Float[Tensor, "b 1 h w"]:
+    """The highest weight within so many pixels along one axis, in logarithmically many passes."""
+    axis = weight.transpose(dim, -1)
+    reach = min(reach, axis.shape[-1] - 1)
+    window = F.pad(axis, (reach, reach), value=-torch.inf)
+    length, width = 2 * reach + 1, 1
+    while width < length:
+        # Two windows of the same width make one of up to twice that.
+        step = min(width, length - width)
+        window = torch.maximum(window[..., :-step], window[..., step:])
+        width += step
+    return window.transpose(dim, -1)

@@ -36,5 +36,8 @@ def normal(
         shape: the shape of one item's noise, without the batch axis.
         items: the identities of the batch's items.
     """
-    rows = [torch.randn(tuple(shape), generator=generator(seed, item, purpose)) for item in items]
-    return torch.stack(rows) if rows else torch.empty((0, *shape))
+    # In place: whatever the user's program has made torch's defaults, it is float32 on the CPU.
+    noise = torch.empty((len(items), *shape), dtype=torch.float32, device="cpu")
+    for row, item in zip(noise, items, strict=True):
+        row.normal_(generator=generator(seed, item, purpose))
+    return noise

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import numpy as np
@@ -18,7 +19,7 @@ import torch
 import transformers
 from PIL import Image
 
-from wys.apps import cli
+from wys.apps import cli, results
 from wys.image import read_mask, read_picture
 
 FILES = {"edited.png", "relevance.png", "mask.png", "sheet.png", "run.json"}
@@ -385,6 +386,53 @@ def test_a_look_after_an_edit_leaves_no_old_edit(
     # What cannot help is not advised.
     assert wys("edit", photo, "make it red", *again, "--force", "--exclude", "0,0,60,44") == 0
     assert "its mask is empty" in capsys.readouterr().out
+
+
+def test_nothing_that_a_run_reads_or_did_not_write_is_lost(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    assert wys("edit", photo, "make it red", "--out", out, "--force") == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    own = out / "edited.png"
+    for command in (
+        ("relevance", own, "make it night", "--out", out),
+        ("edit", own, "make it night", "--out", out),
+        ("edit", photo, "make it red", "--mask", out / "mask.png", "--grow", "2", "--out", out),
+    ):
+        capsys.readouterr()
+        assert wys(*command) == 2
+        assert "choose another --out" in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    # Run by run in one folder is what people do.
+    assert wys("edit", photo, "make it blue", "--out", out, "--force") == 0
+
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "sheet.png").write_bytes(b"mine")
+    assert wys("edit", photo, "make it red", "--out", foreign) == 2
+    assert "no run.json" in capsys.readouterr().err
+    assert (foreign / "sheet.png").read_bytes() == b"mine" and len(list(foreign.iterdir())) == 1
+
+
+def test_sheet_and_map_say_what_each_is_of(
+    wys: Wys, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles: list[str] = []
+    drawn = results.labelled_sheet
+
+    def spied(*cells: Any, title: str, **options: Any) -> torch.Tensor:
+        titles.append(title)
+        return drawn(*cells, title=title, **options)
+
+    monkeypatch.setattr(results, "labelled_sheet", spied)
+    look, edit = tmp_path / "look", tmp_path / "edit"
+    assert wys("relevance", photo, "make it red", "--out", look) == 0
+    other = ("--relevance", look, "--out", edit, "--auto", "--force")
+    assert wys("edit", photo, "make it blue", *other) == 0
+    assert titles == ["make it red", "make it blue"]
+    made, _ = results.load_map(edit / MAP)
+    assert made.instructions == ("make it red",)
 
 
 def test_an_interrupt_is_130_and_leaves_nothing(

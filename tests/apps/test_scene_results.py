@@ -14,8 +14,8 @@ from wys.apps.scene_results import (
     check_rate,
     depth_image,
     depth_range,
+    film,
     spread_indices,
-    write_film,
     write_points,
 )
 from wys.camera import Camera, intrinsics_from_fov, look_at
@@ -46,7 +46,9 @@ def test_a_film_holds_its_frames(tmp_path: Path) -> None:
     import imageio_ffmpeg
 
     path = tmp_path / "film.mp4"
-    write_film(path, (torch.full((3, 11, 15), i / 4) for i in range(5)), 8.0)
+    with film(path, 8.0) as add:
+        for i in range(5):
+            add(torch.full((3, 11, 15), i / 4))
     frames = imageio_ffmpeg.read_frames(path)
     facts = next(frames)
     assert facts["fps"] == 8 and all(side % 2 == 0 for side in facts["size"])
@@ -58,9 +60,12 @@ def test_a_film_holds_its_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [16, 1024])
 def test_what_the_encoder_says_is_cut_to_a_line(tmp_path: Path, side: int) -> None:
     """At no rate that it takes: with small frames the pipe swallows them all."""
-    frames = (torch.zeros(3, side, side) for _ in range(4))
-    with pytest.raises(WysError, match="cannot make the film") as caught:
-        write_film(tmp_path / "film.mp4", frames, -5)
+    with (
+        pytest.raises(WysError, match="cannot make the film") as caught,
+        film(tmp_path / "film.mp4", -5) as add,
+    ):
+        for _ in range(4):
+            add(torch.zeros(3, side, side))
     assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
     assert list(tmp_path.iterdir()) == []
 
@@ -74,8 +79,8 @@ def test_rates_that_no_film_has_are_refused(rate: float) -> None:
 
 
 def test_a_film_without_frames_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WysError, match="at least 1 frame"):
-        write_film(tmp_path / "film.mp4", [], 8.0)
+    with pytest.raises(WysError, match="at least 1 frame"), film(tmp_path / "film.mp4", 8.0):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -142,6 +142,17 @@ def test_missing_truth_is_null_and_never_zero(quick: Editor, tmp_path: Path) -> 
     assert ("true-mask", "k3") not in rows and rows["true-mask", "all"]["cases"] == 3
 
 
+def test_a_run_does_not_go_on_with_cases_that_were_changed(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    before = OwnCases(folder).settings
+    assert OwnCases(folder).settings == before
+    lines = (folder / "metadata.jsonl").read_text()
+    (folder / "metadata.jsonl").write_text(lines.replace("make it red", "make it blue", 1))
+    asked_anew = OwnCases(folder).settings
+    write_image(folder / "m.png", torch.ones(1, 32, 48))
+    assert len({str(s) for s in (before, asked_anew, OwnCases(folder).settings)}) == 3
+
+
 def test_curves_begin_with_doing_nothing(quick: Editor) -> None:
     settings = SweepSettings(guidance=(3.0, 1.0), image_guidance=(1.5,), thresholds=(0.0, 1.0))
     rows = last_rows(sweep(quick, TOY, settings))

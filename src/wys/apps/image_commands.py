@@ -130,7 +130,7 @@ def _run(
     # The libraries' imports below are part of what loading takes.
     clock = Clock.started()
     from wys.apps.progress import err
-    from wys.apps.results import digest, load_map, result_folder
+    from wys.apps.results import check_replaceable, digest, load_map, result_folder
     from wys.evaluation.peak_memory import PeakMemory
     from wys.image import read_mask, resize
     from wys.image_edit import relevance_map
@@ -145,6 +145,7 @@ def _run(
         # One of another size is refused.
         if made.image_size == picture.size and shows not in (None, digest(picture)):
             warnings.warn(f"{map_path} was made of another image.", WysWarning, stacklevel=2)
+    check_replaceable(out, [image, *([] if region.mask is None else [region.mask])])
     # A look may follow an edit in the same folder.
     earlier = ("edited.png",) if (out / "run.json").is_file() else ()
     with result_folder(out, earlier) as folder:
@@ -180,7 +181,8 @@ def _run(
             if guide is not None:
                 task = _Task(editor, original, instruction, settings, how.seed, guide, region)
                 result, chosen = task.auto(made) if guide.auto else (task.edit(made, drawn), None)
-                made = result.relevance
+                # Candidates are of a map for this instruction, whatever it was made for.
+                made = made if guide.auto else result.relevance
                 clock.lap("edit")
         assert made is not None
         if result is not None:
@@ -340,7 +342,9 @@ def write_run(
         record |= results.bytes_changed(picture, after, region)
     write_image(folder / "relevance.png", overlay_heat(original, made.values[0].cpu()))
     write_image(folder / "mask.png", region.float())
-    write_image(folder / "sheet.png", results.sheet(original, made, region, edited))
+    write_image(
+        folder / "sheet.png", results.sheet(original, made, region, edited, record["instruction"])
+    )
     image = results.digest(picture)
     results.save_map(folder / results.MAP_FILE, made, image)
     clock.lap("write")

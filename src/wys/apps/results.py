@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from wys.diffusion.editor import Editor
 
 MAP_FILE = "relevance.safetensors"
+RUN_FILES = ("edited.png", "mask.png", "relevance.png", MAP_FILE, "run.json", "sheet.png")
+"""What a run of `wys relevance` or `wys edit` leaves in its folder."""
 SHEET_HEIGHT = 256
 VERDICTS: dict[Verdict, str] = {
     "nothing to edit": "Nothing to edit: the instruction changes nothing in this image.",
@@ -77,6 +79,32 @@ def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         if not complete and not existed and out.is_dir() and not any(out.iterdir()):
             out.rmdir()
+
+
+def check_replaceable(out: Path, inputs: Sequence[Path]) -> None:
+    """Says before the work whether a run's files can take the place of what is in its folder.
+
+    Args:
+        inputs: files that the run reads.
+
+    Raises:
+        WysError: one of them, a folder, or a file that no run left there would be lost.
+    """
+    for name in RUN_FILES:
+        target = out / name
+        if target.is_dir():
+            raise WysError(
+                f"{target} is a folder, and a run writes a file there; choose another --out."
+            )
+        if any(path.resolve() == target.resolve() for path in inputs):
+            raise WysError(
+                f"{target} is read by this run, which would replace it; choose another --out."
+            )
+        if target.exists() and not (out / "run.json").is_file():
+            raise WysError(
+                f"{target} is there already, and no run.json beside it says that a run left it; "
+                "choose another --out."
+            )
 
 
 def check_writable(path: Path) -> None:
@@ -157,13 +185,14 @@ def sheet(
     relevance: RelevanceMap,
     region: Bool[Tensor, "1 h w"],
     edited: Float[Tensor, "3 h w"] | None,
+    instruction: str,
 ) -> Float[Tensor, "3 H W"]:
     """Input, relevance, mask outline and edited image side by side, under what was asked for."""
     heat = overlay_heat(original, relevance.values[0].cpu())
     cells = [("input", original), ("relevance", heat), ("mask", draw_outline(original, region))]
     if edited is not None:
         cells.append(("edited", edited))
-    return labelled_sheet([cells], height=SHEET_HEIGHT, title=relevance.instructions[0])
+    return labelled_sheet([cells], height=SHEET_HEIGHT, title=instruction)
 
 
 def digest(picture: Picture) -> str:

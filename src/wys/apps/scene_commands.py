@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -55,7 +56,7 @@ def render(
     from wys.apps.progress import progress
     from wys.apps.results import in_words, result_folder
     from wys.apps.scene_data import chosen_views
-    from wys.apps.scene_results import check_rate, write_film
+    from wys.apps.scene_results import check_rate, depth_range, film, spread_indices
     from wys.image import write_image
     from wys.scene_folder import SceneFolder
 
@@ -69,35 +70,43 @@ def render(
     shown = chosen_views(folder.capture(), views, scale, frames, seconds)
     if shown.frames_per_second is not None:
         check_rate(shown.frames_per_second)
-    with result_folder(out) as results:
-        renderings = []
-        with progress("rendering") as advance:
-            for i in range(len(shown.names)):
-                renderings.append(look(shown.cameras[i]))
-                advance(i + 1, len(shown.names))
-        for each in dict.fromkeys(what):
-            pictures = _pictures(renderings, each)
-            if shown.frames_per_second is not None:
-                write_film(results / f"{each}.mp4", pictures, shown.frames_per_second)
-                continue
-            for name, picture in zip(shown.names, pictures, strict=True):
-                write_image(results / each / f"{name}.png", picture)
+    rate, kinds = shown.frames_per_second, tuple(dict.fromkeys(what))
+    with result_folder(out) as results, ExitStack() as films, progress("rendering") as advance:
+        if rate is not None:
+            adds = {
+                kind: films.enter_context(film(results / f"{kind}.mp4", rate)) for kind in kinds
+            }
+        # Of all pictures none is kept, so depth is scaled by what a few views see.
+        few = spread_indices(len(shown.names), 8) if "depth" in kinds else []
+        seen = [look(shown.cameras[i]) for i in few]
+        near, far = depth_range([each.depth for each in seen], [each.opacity for each in seen])
+        for i, name in enumerate(shown.names):
+            rendering = look(shown.cameras[i])
+            for kind in kinds:
+                picture = _picture(rendering, kind, near, far)
+                if rate is None:
+                    write_image(results / kind / f"{name}.png", picture)
+                else:
+                    adds[kind](picture)
+            advance(i + 1, len(shown.names))
     print(f"{len(shown.names)} views rendered; results in {in_words(out)}")
 
 
-def _pictures(renderings: list[Rendering], what: What) -> list[Float[Tensor, "c h w"]]:
-    """One picture for each rendering."""
-    from wys.apps.scene_results import depth_image, depth_range
+def _picture(rendering: Rendering, what: What, near: float, far: float) -> Float[Tensor, "c h w"]:
+    """What a rendering is asked to show; depths from near to far."""
+    from wys.apps.scene_results import depth_image
     from wys.image import heat_map
 
-    if what == "colour":
-        return [each.rgb.clamp(0, 1) for each in renderings]
-    if what == "opacity":
-        return [each.opacity.clamp(0, 1) for each in renderings]
-    if what == "relevance":
-        return [heat_map(each.relevance) for each in renderings if each.relevance is not None]
-    near, far = depth_range([r.depth for r in renderings], [r.opacity for r in renderings])
-    return [depth_image(each.depth, each.opacity, near, far) for each in renderings]
+    match what:
+        case "colour":
+            return rendering.rgb.clamp(0, 1)
+        case "opacity":
+            return rendering.opacity.clamp(0, 1)
+        case "relevance":
+            assert rendering.relevance is not None
+            return heat_map(rendering.relevance)
+        case "depth":
+            return depth_image(rendering.depth, rendering.opacity, near, far)
 
 
 def info(scene: ScenePath, json: Flag = False) -> None:

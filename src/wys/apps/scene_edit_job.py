@@ -20,7 +20,7 @@ from wys.apps.progress import Saving, progress
 from wys.apps.results import run_record
 from wys.apps.scene_data import chosen_views, mask_of, truth_of
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
-from wys.apps.scene_results import spread_indices, write_film, write_sheet
+from wys.apps.scene_results import film, spread_indices, write_sheet
 from wys.devices import beside
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
@@ -188,7 +188,7 @@ class EditJob:
         folder = self.folder.with_layer(self.layer, state.scene, state.views, state.region, figures)
         return folder, figures
 
-    def _pictures(self, state: SceneEditState, film: int) -> dict[str, Any]:
+    def _pictures(self, state: SceneEditState, pictures: int) -> dict[str, Any]:
         """The sheet and the film of an edit, and its figures."""
         capture = self.folder.capture()
         views = capture.held_out if len(capture.held_out) else capture.train
@@ -221,14 +221,13 @@ class EditJob:
                 rows.append(cells)
         asked = self.layer.record["instruction"]
         write_sheet(self.layer.folder / "sheet.png", rows, title=asked)
-        if film:
-            shown_film = chosen_views(capture, "orbit", 1.0, film, film / FILM_RATE)
-            frames = []
-            with progress("rendering the film") as advance:
-                for i in range(film):
-                    frames.append(new(shown_film.cameras[i]).rgb.clamp(0, 1))
-                    advance(i + 1, film)
-            write_film(self.layer.folder / "edited.mp4", frames, FILM_RATE)
+        if pictures:
+            orbit = chosen_views(capture, "orbit", 1.0, pictures, pictures / FILM_RATE).cameras
+            path = self.layer.folder / "edited.mp4"
+            with progress("rendering the film") as advance, film(path, FILM_RATE) as add:
+                for i in range(pictures):
+                    add(new(orbit[i]).rgb.clamp(0, 1))
+                    advance(i + 1, pictures)
         images, inside = torch.stack(after), torch.stack(masks)[:, 0]
         # What may change is the room: the region, and the rim that the edited field has around it.
         outside = ~torch.stack(rooms)[:, 0]

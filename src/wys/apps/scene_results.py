@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -98,13 +99,15 @@ def check_rate(frames_per_second: float) -> None:
         )
 
 
-def write_film(
-    path: Path, frames: Iterable[Float[Tensor, "3 h w"]], frames_per_second: float
-) -> None:
-    """Writes frames of one size as H.264 in an mp4 file that plays everywhere, atomically.
+@contextmanager
+def film(
+    path: Path, frames_per_second: float
+) -> Iterator[Callable[[Float[Tensor, "3 h w"]], None]]:
+    """Yields what takes the frames, all of one size, of a film: H.264 in an mp4 file that plays
+    everywhere, written atomically. No frame is kept.
 
     Raises:
-        WysError: there is no encoder on this machine, or the file cannot be written.
+        WysError: there is no encoder on this machine, the file cannot be written, or no frame came.
     """
     try:
         import imageio_ffmpeg
@@ -112,21 +115,25 @@ def write_film(
         raise WysError(f"{_NO_FILMS}.") from error
 
     with write_atomically(path) as temporary:
-        writer = None
+        writer: Generator[None, bytes | None, None] | None = None
+
+        def add(frame: Float[Tensor, "3 h w"]) -> None:
+            nonlocal writer
+            pixels = _film_pixels(frame)
+            if writer is None:
+                writer = imageio_ffmpeg.write_frames(
+                    str(temporary),
+                    (pixels.shape[1], pixels.shape[0]),
+                    fps=frames_per_second,
+                    quality=8,
+                    macro_block_size=2,
+                    ffmpeg_log_level="error",
+                )
+                writer.send(None)
+            writer.send(pixels.tobytes())
+
         try:
-            for frame in frames:
-                pixels = _film_pixels(frame)
-                if writer is None:
-                    writer = imageio_ffmpeg.write_frames(
-                        str(temporary),
-                        (pixels.shape[1], pixels.shape[0]),
-                        fps=frames_per_second,
-                        quality=8,
-                        macro_block_size=2,
-                        ffmpeg_log_level="error",
-                    )
-                    writer.send(None)
-                writer.send(pixels.tobytes())
+            yield add
         except (RuntimeError, OSError) as error:
             # The encoder's whole command and log may follow.
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

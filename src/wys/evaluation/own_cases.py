@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -87,8 +88,27 @@ class OwnCases:
     @property
     def settings(self) -> dict[str, Any]:
         """What the cases depend on."""
-        folder = str(self.folder.resolve())
-        return {"data": folder, "cases": self.count, "seed": self.seed, "size": self.size}
+        return {
+            "data": str(self.folder.resolve()),
+            "cases": self.count,
+            "contents": self.fingerprint,
+            "seed": self.seed,
+            "size": self.size,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with what is asked for, and with the files: by their size and time."""
+        facts = []
+        for entry in self.entries:
+            files = [
+                entry.before,
+                entry.after,
+                entry.mask if isinstance(entry.mask, Path) else None,
+            ]
+            stats = [file.stat() for file in files if file is not None]
+            facts.append((entry, [(stat.st_size, stat.st_mtime_ns) for stat in stats]))
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
     def unit(self, seed: int, case: str) -> str:
         """The same cases under every seed."""

@@ -212,8 +212,9 @@ def _outcome(
     folder = visit.folder / f"run-{visit.runs:04d}-seed-{result.seed}"
     folder.mkdir(exist_ok=True)
     options, drawn = editors.named(wish.editor), bool(wish.marks.strokes)
-    # A seed makes a map too: where the map was made with another, the command must be given it.
-    other_map = seen.seed != result.seed and not drawn
+    # Where the edit's own seed, guidance or steps would make another map, the command is given it.
+    own_map = seen.seed == result.seed and not seen.relevance.settings.first_steps
+    other_map = not own_map and not drawn
     command = edit_command(
         given.path.name,
         wish.instruction,

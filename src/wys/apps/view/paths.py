@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from wys.apps import scene_results
 from wys.apps.results import result_folder
-from wys.apps.scene_results import write_film
 from wys.apps.view.viewpoint import Viewpoint, along
 from wys.camera import Camera
 from wys.datasets.camera_path import CameraPath, write_camera_path
@@ -61,8 +61,7 @@ def film(
     path = CameraPath(cameras, count / settings.rate)
     with result_folder(out) as results:
         write_camera_path(results / "camera_path.json", path, scene_from_world)
-        frames = []
-        for i in range(count):
-            frames.append(shoot(cameras[i]))
-            yield i + 1, count
-        write_film(results / "path.mp4", frames, settings.rate)
+        with scene_results.film(results / "path.mp4", settings.rate) as add:
+            for i in range(count):
+                add(shoot(cameras[i]))
+                yield i + 1, count
