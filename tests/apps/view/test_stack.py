@@ -6,10 +6,13 @@ from itertools import count
 import pytest
 import torch
 
-from wys.apps.view.stack import Mode, Stack, along_axis, row_bands
+from wys.apps.scene_data import mask_of
+from wys.apps.view.stack import Mode, Place, Stack, along_axis, row_bands
 from wys.camera import Camera
 from wys.nerf.layering import Look
-from wys.nerf.rendering import Rendering
+from wys.nerf.rendering import Rendering, render
+from wys.nerf.scene import Scene
+from wys.thresholds import Threshold
 
 
 def shown(stack: Stack, camera: Camera, mode: Mode = "colour") -> Rendering:
@@ -105,6 +108,25 @@ def test_the_mask_is_what_the_region_hid_before_its_edit(stack: Stack, camera: C
     before = fields(stack, "01")(camera)
     assert torch.equal(shot.mask, top.region.seen_by(camera, before.depth))
     assert bool(shot.mask.any()) and not bool(shot.mask.all())
+
+
+@pytest.mark.parametrize(("threshold", "stretched"), [(0.5, True), ("auto", False)])
+def test_the_mask_of_a_picture_in_bands_is_that_of_the_whole(
+    stack: Stack,
+    camera: Camera,
+    threshold: Threshold,
+    stretched: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = Place(stack.layers[0].place.scene, None, threshold, stretched)
+    asked = Stack(stack.base, preview=place)
+    field = Scene(stack.base.radiance, place.scene.relevance, background=stack.base.background)
+    whole = mask_of(render(field, camera), camera, None, threshold, stretched)
+    monkeypatch.setattr("wys.apps.view.stack.row_bands", lambda c: row_bands(c, rays=7 * 30))
+    shot = asked.shoot(camera, "mask")
+    assert shot is not None and bool(whole.any()) and not bool(whole.all())
+    # Rays of a band are rounded differently: a pixel may lie on either side of the threshold.
+    assert int((shot.mask != whole).sum()) <= 1
 
 
 def test_bands_are_the_picture(camera: Camera) -> None:

@@ -105,16 +105,21 @@ class Stack:
             if cancelled():
                 return None
             bands.append(self._shoot(band, mode))
-        parts = [band.rendering for band in bands]
-        shown = Rendering(
-            rgb=torch.cat([part.rgb for part in parts], dim=-2),
-            depth=torch.cat([part.depth for part in parts], dim=-2),
-            opacity=torch.cat([part.opacity for part in parts], dim=-2),
-            relevance=_joined([part.relevance for part in parts]),
-        )
-        return Shot(shown, torch.cat([band.mask for band in bands], dim=-2))
+        shown = _joined([shown for shown, _ in bands])
+        mask = torch.zeros_like(shown.depth, dtype=torch.bool)
+        place = self._place_in(mode)
+        if place is not None and place.scene.relevance is not None:
+            # Of the whole picture: a threshold's rule and a stretched scale depend on all of it.
+            looked_at = _joined([looked_at for _, looked_at in bands])
+            mask = mask_of(looked_at, camera, place.region, place.threshold, place.stretched)
+        return Shot(shown, mask)
 
-    def _shoot(self, camera: Camera, mode: Mode) -> Shot:
+    def _place_in(self, mode: Mode) -> Place | None:
+        """The place that a mode shows."""
+        return self.place if mode in ("relevance", "mask") else None
+
+    def _shoot(self, camera: Camera, mode: Mode) -> tuple[Rendering, Rendering]:
+        """What is shown, and what the mask is made of."""
         layers = [] if mode == "original" else list(self.layers)
         if mode == "edited":
             layers = [replace(layer, strength=1.0) for layer in layers]
@@ -124,7 +129,7 @@ class Stack:
         bottom = layers[whole[-1]].place.scene if whole else self.base
         above = layers[whole[-1] + 1 :] if whole else layers
         look = Look(((bottom, None), *((x.place.scene, x.room) for x in above)))
-        place = self.place if mode in ("relevance", "mask") else None
+        place = self._place_in(mode)
         relevance = None if place is None else place.scene.relevance
         last = look.scene
         look = look.with_scene(Scene(last.radiance, relevance, background=last.background))
@@ -133,13 +138,9 @@ class Stack:
         shown = stages[0]
         for layer, before, after in zip(above, stages, stages[1:], strict=False):
             shown = _mixed(shown, before, after, layer.strength)
-        mask = torch.zeros_like(shown.depth, dtype=torch.bool)
-        if place is not None and relevance is not None:
-            # An edit's region is seen past what stood in front of it before the edit.
-            own = self.preview is None and bool(above) and above[-1].place is place
-            stage = stages[-2 if own else -1]
-            mask = mask_of(stage, camera, place.region, place.threshold, place.stretched)
-        return Shot(shown, mask)
+        # An edit's region is seen past what stood in front of it before the edit.
+        own = self.preview is None and bool(above) and above[-1].place is place
+        return shown, stages[-2 if own else -1]
 
 
 def _mixed(shown: Rendering, before: Rendering, after: Rendering, strength: float) -> Rendering:
@@ -158,10 +159,15 @@ def _mixed(shown: Rendering, before: Rendering, after: Rendering, strength: floa
     )
 
 
-def _joined(bands: Sequence[Tensor | None]) -> Tensor | None:
-    """Bands of all rows, where there are any."""
-    known = [band for band in bands if band is not None]
-    return torch.cat(known, dim=-2) if known else None
+def _joined(bands: Sequence[Rendering]) -> Rendering:
+    """Bands of rows as one picture."""
+    relevance = [band.relevance for band in bands if band.relevance is not None]
+    return Rendering(
+        rgb=torch.cat([band.rgb for band in bands], dim=-2),
+        depth=torch.cat([band.depth for band in bands], dim=-2),
+        opacity=torch.cat([band.opacity for band in bands], dim=-2),
+        relevance=torch.cat(relevance, dim=-2) if relevance else None,
+    )
 
 
 def row_bands(camera: Camera, rays: int = BAND) -> Iterator[Camera]:
