@@ -1,9 +1,14 @@
 """A scene's folder: what is written comes back, edits come and go whole, damage is named."""
 
+import errno
 import hashlib
 import json
 import math
+import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -364,6 +369,87 @@ def test_a_damaged_edit_can_be_undone(fitted: SceneFolder) -> None:
     (folder.path / "layers/01-one/layer.json").write_text("{")
     SceneFolder.open(folder.path).without_top()
     assert contents(fitted.path) == before
+
+
+class Killed(BaseException):
+    """No handler of exceptions runs after a kill."""
+
+
+def killed_at(number: int, patch: pytest.MonkeyPatch) -> None:
+    """From its change of this number on, the process changes nothing on disk any more."""
+    changes = count()
+
+    def change(original: Callable[..., object], *given: object, **named: object) -> object:
+        if next(changes) >= number:
+            raise Killed
+        return original(*given, **named)
+
+    for name in ("mkdir", "rename", "replace", "rmdir", "unlink"):
+        patch.setattr(os, name, partial(change, getattr(os, name)))
+
+
+@pytest.mark.parametrize("state", [False, True])
+def test_an_undo_that_is_cut_short_leaves_the_scene_before_or_after(
+    fitted: SceneFolder, monkeypatch: pytest.MonkeyPatch, state: bool
+) -> None:
+    """Killed before each of its changes of the disk in turn, until it comes to its end."""
+    lowest = contents(fitted.path)
+    for number in range(100):
+        folder = add_layer(fitted, "one", 1, None)
+        if state:  # A kill may have come before the state of a finished edit was dropped.
+            layer_of(folder).save_state({"x": torch.arange(3)}, {})
+        with monkeypatch.context() as patch:
+            killed_at(number, patch)
+            try:
+                folder.without_top()
+                break
+            except Killed:
+                pass
+        opened = SceneFolder.open(fitted.path)
+        assert opened.unfinished is None
+        if opened.layers:
+            opened.look(layer_of(opened))
+            opened.train_views(layer_of(opened))
+            opened, _ = opened.without_top()
+        # The next edit is made as if nothing had been, also under the same name.
+        again = add_layer(opened, "one", 2, None)
+        assert again.record["layers"] == ["01-one"] and again.top is not None
+        again.without_top()
+        # What a kill leaves of a file that was being written is hidden.
+        now = contents(fitted.path)
+        assert {name: now[name] for name in now if not name.startswith(".scene.")} == lowest
+    assert number > 10
+
+
+def test_an_undo_that_cannot_delete_is_one(
+    fitted: SceneFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = add_layer(fitted, "one", 1, None)
+
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", refuse)
+        folder, _ = folder.without_top()
+    assert folder.unfinished is None and folder.layers == ()
+    assert add_layer(folder, "one", 2, None).record["layers"] == ["01-one"]
+
+
+def test_a_copy_of_a_scene_that_is_read_only_can_be_changed(
+    fitted: SceneFolder, tmp_path: Path
+) -> None:
+    folder = add_layer(fitted, "one", 1, None)
+    everything = [folder.path, *folder.path.rglob("*")]
+    for path in everything:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    try:
+        copied = copy_scene(folder, tmp_path / "copy")
+    finally:
+        for path in everything:
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    assert all(path.stat().st_mode & 0o200 for path in copied.path.rglob("*"))
+    assert contents(copied.path) == contents(folder.path)
 
 
 def test_photographs_of_another_size_are_refused(fitted: SceneFolder) -> None:

@@ -13,6 +13,7 @@ from wys.store import (
     read_json,
     read_metadata,
     read_tensors,
+    remove_folder,
     write_atomically,
     write_json,
     write_tensors,
@@ -100,3 +101,23 @@ def test_other_files_are_no_tensors(tmp_path: Path) -> None:
             read_tensors(path)
     with pytest.raises(WysError, match="does not exist"):
         read_tensors(tmp_path / "absent.safetensors")
+
+
+def test_a_folder_goes_whole_and_what_stays_of_it_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "deep" / "j.json", 1)
+    remove_folder(tmp_path / "one")
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    remove_folder(tmp_path / "two")
+    (rest,) = tmp_path.iterdir()
+    assert rest.name.startswith(".two.")
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(WysError, match=r"cannot remove .*Permission denied"):
+        remove_folder(rest)

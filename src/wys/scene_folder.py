@@ -37,6 +37,7 @@ from wys.scene_layer import Layer, layer_name
 from wys.store import (
     read_json,
     read_tensors,
+    remove_folder,
     whole_folder,
     with_tuples,
     write_json,
@@ -338,6 +339,8 @@ class SceneFolder:
         if not self.record["layers"]:
             raise WysError(f"{self.path} has no edit to undo.")
         *below, top = self.record["layers"]
+        # With its state it would pass for one that can be resumed, if a kill came before its end.
+        Layer(self.path / _LAYERS / top, {}).drop_state()
         folder = self._recorded({**self.record, "layers": below})
         folder._tidy()
         return folder, top
@@ -385,9 +388,13 @@ class SceneFolder:
     def _tidy(self) -> None:
         """Removes the folders of layers that the record does not name."""
         layers = self.path / _LAYERS
-        for folder in layers.iterdir() if layers.is_dir() else ():
-            if folder.is_dir() and folder.name not in self.record["layers"]:
-                shutil.rmtree(folder)
+        for folder in list(layers.iterdir()) if layers.is_dir() else ():
+            if not folder.is_dir() or folder.name in self.record["layers"]:
+                continue
+            if folder.name.startswith("."):  # What is left of one that was removed.
+                shutil.rmtree(folder, ignore_errors=True)
+            else:
+                remove_folder(folder)
         if layers.is_dir() and not any(layers.iterdir()):
             layers.rmdir()
 
@@ -450,11 +457,22 @@ def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
     with whole_folder(target) as folder:
         for name in (RECORD, _RADIANCE, FIT_SHEET):
             if name != FIT_SHEET or (source.path / name).exists():
-                shutil.copy2(source.path / name, folder / name)
-        shutil.copytree(source.path / _PHOTOS, folder / _PHOTOS)
+                _copy(source.path / name, folder / name)
+        _copy(source.path / _PHOTOS, folder / _PHOTOS)
         for layer in source.layers:
-            shutil.copytree(layer.folder, folder / _LAYERS / layer.name)
+            _copy(layer.folder, folder / _LAYERS / layer.name)
     return SceneFolder.open(target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a file or a folder without its modes: a scene that is read-only gets a copy that
+    can be changed."""
+    if source.is_dir():
+        target.mkdir(parents=True)
+        for each in source.iterdir():
+            _copy(each, target / each.name)
+    else:
+        shutil.copyfile(source, target)
 
 
 def _views_as_json(views: ViewSet) -> list[dict[str, Any]]:

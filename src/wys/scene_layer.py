@@ -70,8 +70,17 @@ class Layer:
 
     @staticmethod
     def is_begun(folder: Path) -> bool:
-        """Whether a folder has the record of an edit, finished or not."""
-        return (folder / _RECORD).is_file()
+        """Whether a folder holds an edit that is under way, also where its record is damaged.
+
+        One with a result and without a state is what an undo that was cut short has left.
+        """
+        if not (folder / _RECORD).is_file():
+            return False
+        try:
+            result = Layer.open(folder).record["result"]
+        except WysError:
+            return True
+        return result is None or (folder / _STATE).exists()
 
     def finish(
         self, scene: Scene, views: ViewSet, region: Region | None, result: Mapping[str, Any]
@@ -127,8 +136,18 @@ class Layer:
         write_tensors(self.folder / _STATE, tensors, notes)
 
     def drop_state(self) -> None:
-        """Forgets the state, once the edit is finished."""
-        (self.folder / _STATE).unlink(missing_ok=True)
+        """Forgets the state, once the edit is finished.
+
+        Raises:
+            WysError: it cannot be deleted.
+        """
+        path = self.folder / _STATE
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise WysError(
+                f"cannot delete {path}: {error.strerror or error}; make its folder writable."
+            ) from error
 
 
 def layer_name(instruction: str) -> str:

@@ -99,6 +99,23 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder: all of it at once under its name, then file by file under a hidden one.
+
+    What cannot be deleted, or was not when a kill came, stays hidden beside it.
+
+    Raises:
+        WysError: the folder it lies in cannot be written.
+    """
+    try:
+        hidden = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        path.rename(hidden / path.name)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise WysError(f"cannot remove {path}: {reason}; make {path.parent} writable.") from error
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a folder against every other process that would change it.
