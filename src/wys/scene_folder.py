@@ -247,13 +247,22 @@ class SceneFolder:
         return self.layers[-1] if self.layers else None
 
     @property
-    def unfinished(self) -> Layer | None:
-        """The edit that was begun on top of the finished ones and is not done."""
+    def begun(self) -> str | None:
+        """The name of the edit that was begun on top of the finished ones and is not done."""
         number = len(self.record["layers"]) + 1
         for folder in sorted((self.path / _LAYERS).glob(f"{number:02d}-*")):
             if folder.name not in self.record["layers"] and Layer.is_begun(folder):
-                return self._layer(folder.name)
+                return folder.name
         return None
+
+    @property
+    def unfinished(self) -> Layer | None:
+        """The edit that was begun on top of the finished ones and is not done.
+
+        Raises:
+            WysError: its record is damaged.
+        """
+        return None if self.begun is None else self._layer(self.begun)
 
     def look(self, layer: Layer | None) -> Look:
         """What the scene shows after a layer; None: as it was fitted; raises as `scene`."""
@@ -348,13 +357,15 @@ class SceneFolder:
     def undone(self) -> tuple[SceneFolder, str]:
         """The folder without the edit that was begun, or without its last one, and a sentence.
 
+        A damaged edit can be taken away as well.
+
         Raises:
             WysError: there is neither.
         """
-        begun = self.unfinished
+        begun = self.begun
         if begun is not None:
             self.drop_unfinished()
-            return self, f'The unfinished edit "{begun.record["instruction"]}" is gone.'
+            return self, f"The unfinished edit {begun} is gone."
         folder, name = self.without_top()
         left = len(folder.record["layers"])
         rest = (

@@ -1,5 +1,6 @@
 """`wys scene edit` with a tiny editor: kills, refusals, and nothing to edit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,26 @@ def test_an_unfinished_edit_can_be_dropped(
         assert wys("edit", scene, "make the ball red", *wys.edit) == 130
     assert contents(scene) != before
     assert wys("undo", scene) == 0 and "unfinished" in capsys.readouterr().out
+    assert contents(scene) == before
+
+
+def test_an_unfinished_edit_whose_record_is_damaged_is_told_and_can_be_dropped(
+    contents: Contents,
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = contents(scene)
+    layer = scene / "layers" / "01-red"
+    layer.mkdir(parents=True)
+    (layer / "layer.json").write_text("{")
+    assert wys("info", scene) == 0 and "01-red (damaged)" in capsys.readouterr().out
+    assert wys("info", scene, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["unfinished"] == {"name": "01-red", "damaged": True}
+    refused(wys("edit", scene, "make it red", *wys.edit), capsys, "takes the edit away")
+    assert wys("undo", scene) == 0 and "01-red is gone" in capsys.readouterr().out
     assert contents(scene) == before
 
 

@@ -141,8 +141,11 @@ def info(scene: ScenePath, json: Flag = False) -> None:
     for i, layer in enumerate(facts["layers"]):
         words = f'{layer["name"]}: "{layer["instruction"]}" ({layer["method"]})'
         lines["edits" if i == 0 else " " * (i + 1)] = words
-    if facts["unfinished"] is not None:
-        lines["unfinished"] = f'"{facts["unfinished"]["instruction"]}"; --resume goes on with it'
+    begun = facts["unfinished"]
+    if begun is not None and begun["damaged"]:
+        lines["unfinished"] = f"{begun['name']} (damaged); 'wys scene undo {scene}' takes it away"
+    elif begun is not None:
+        lines["unfinished"] = f'"{begun["instruction"]}"; --resume goes on with it'
     print(as_text(lines))
     if facts["instructions"]:
         print("\nEdits with a known truth:")
@@ -163,7 +166,7 @@ def _facts(folder: SceneFolder) -> dict[str, Any]:
         "seed": record["fit"]["seed"],
         "fit": record["fit"]["result"],
         "layers": [_layer_facts(layer) for layer in folder.layers],
-        "unfinished": None if folder.unfinished is None else _layer_facts(folder.unfinished),
+        "unfinished": _unfinished_facts(folder),
         "instructions": record.get("instructions"),
     }
 
@@ -171,6 +174,15 @@ def _facts(folder: SceneFolder) -> dict[str, Any]:
 def _layer_facts(layer: Layer) -> dict[str, Any]:
     names = ("instruction", "method", "seed", "result")
     return {"name": layer.name, **{name: layer.record[name] for name in names}}
+
+
+def _unfinished_facts(folder: SceneFolder) -> dict[str, Any] | None:
+    """What is told of an edit that is not done; of a damaged one its name alone."""
+    try:
+        begun = folder.unfinished
+    except WysError:
+        return {"name": folder.begun, "damaged": True}
+    return None if begun is None else {**_layer_facts(begun), "damaged": False}
 
 
 def undo(scene: ScenePath) -> None:

@@ -119,7 +119,7 @@ def _gone_without_an_edit(copy: Path, layers: int) -> Iterator[None]:
         yield
     finally:
         folder = SceneFolder.open(copy)
-        if folder.unfinished is None and len(folder.record["layers"]) == layers:
+        if folder.begun is None and len(folder.record["layers"]) == layers:
             shutil.rmtree(copy)
 
 

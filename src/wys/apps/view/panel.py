@@ -206,7 +206,7 @@ class Panel:
             if name not in self._rows:
                 self._rows[name] = self._row(name)
         self._none.visible = not names
-        self._undo.visible = bool(names) or self._studio.folder.unfinished is not None
+        self._undo.visible = bool(names) or self._studio.folder.begun is not None
 
     def _row(self, name: str) -> tuple[viser.GuiCheckboxHandle, viser.GuiSliderHandle[int]]:
         with self._folder:
