@@ -11,6 +11,7 @@ layers/01-NAME/
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ class Layer:
     def name(self) -> str:
         """The folder's name: the layer's number and what the user called it."""
         return self.folder.name
+
+    @property
+    def stamp(self) -> str:
+        """Tells this edit from any other, also from a later one of the same name."""
+        path = self.folder / _SCENE
+        field = path.stat() if path.exists() else None
+        written = None if field is None else (field.st_mtime_ns, field.st_size)
+        return f"{self.name} {written} {json.dumps(self.record, sort_keys=True)}"
 
     @staticmethod
     def begin(folder: Path, record: Mapping[str, Any]) -> Layer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from wys.apps.view.live import Live, Progress
 from wys.apps.view.studio import Studio
@@ -112,6 +113,32 @@ def test_an_edit_that_another_program_undid_is_no_more_shown(studio: Studio, sce
     shutil.rmtree(scene / "layers", ignore_errors=True)
     studio.start_preview(TEXT)
     assert finished(studio) == "done" and not studio.stack.layers
+
+
+def test_an_edit_that_another_program_replaced_is_shown_anew(studio: Studio, scene: Path) -> None:
+    """Undone elsewhere, and another one of the same name and record made."""
+    studio.start_edit(TEXT)
+    assert finished(studio) == "done" and studio.stack.layers, studio.message
+    studio.start_preview("make the ball blue")
+    assert finished(studio) == "done" and studio.preview is not None, studio.message
+    camera = studio.capture.train.cameras[0]
+
+    folder = SceneFolder.open(scene)
+    top = folder.top
+    assert top is not None
+    other, views, region = top.scene(), folder.train_views(top), top.region()
+    with torch.no_grad():
+        other.radiance.colour_net[-1].bias += 2
+    folder, _ = folder.without_top()
+    layer = folder.begin_layer(top.name.removeprefix("01-"), top.record)
+    folder = folder.with_layer(layer, other, views, region, top.record["result"])
+    assert folder.record == studio.folder.record
+
+    studio.start_preview(" ")  # Whatever ends, the folder is read anew.
+    assert finished(studio) == "failed" and studio.preview is None
+    shot = studio.stack.shoot(camera, "edited")
+    assert shot is not None
+    assert torch.equal(shot.rendering.rgb, folder.look(folder.top)(camera).rgb)
 
 
 def test_a_live_generator_goes_through_its_states() -> None:

@@ -51,6 +51,8 @@ class ShownLayer:
     """Where that field takes the place of what was there; None: everywhere."""
     strength: float = 1.0
     """0: what was there before; 1: the edit; between: a mixture of the two pictures."""
+    stamp: str = ""
+    """Tells it from another edit of the same name."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class Preview:
 
     instruction: str
     layers: tuple[str, ...]
-    """The edits that the scene had then."""
+    """The stamps of the edits that the scene had then."""
     state: SceneEditState
     points: Float[Tensor, "n 3"]
     """Some of the surfaces, in the scene frame."""
@@ -216,10 +216,12 @@ class Studio:
 
     def _reload(self) -> None:
         """Reads the layers of the folder as it is now; strengths stay."""
-        folder, old = SceneFolder.open(self.path), {x.name: x for x in self.stack.layers}
+        folder, old = SceneFolder.open(self.path), {x.stamp: x for x in self.stack.layers}
         layers = []
         for layer in folder.layers:
-            known = old.get(layer.name)
+            # Another program may have undone an edit and made another one of the same name.
+            stamp = layer.stamp
+            known = old.get(stamp)
             if known is None:
                 region, how = layer.region(), layer.record["settings"]
                 place = Place(
@@ -228,9 +230,10 @@ class Studio:
                     how["threshold"],
                     how.get("stretched", False),
                 )
-                known = ShownLayer(layer.name, place, None if region is None else region.room)
+                room = None if region is None else region.room
+                known = ShownLayer(layer.name, place, room, stamp=stamp)
             layers.append(known)
-        if self.preview is not None and self.preview.layers != tuple(folder.record["layers"]):
+        if self.preview is not None and self.preview.layers != tuple(x.stamp for x in layers):
             self.preview = None
         seen = None
         if self.preview is not None:
@@ -267,6 +270,7 @@ class Studio:
         self.preview = None
         settings = self._edit_settings()
         folder, seed = SceneFolder.open(self.path), self.settings.how.seed
+        stamps = tuple(layer.stamp for layer in folder.layers)
         look = folder.look(folder.top).to(self._device)
         state = SceneEditState.begin(look.scene, folder.views_to_edit(folder.top))
         steps = locate(
@@ -278,8 +282,7 @@ class Studio:
             yield Progress(WORDS[step.phase], step.index, step.count)
         verdict = verdict_of([found for found in state.maps if found is not None])
         points, heat = self._cloud(state)
-        names = tuple(folder.record["layers"])
-        self.preview = Preview(instruction, names, state, points, heat)
+        self.preview = Preview(instruction, stamps, state, points, heat)
         self.mode = "relevance"
         reason = no_place(verdict, state.region)
         self.message = reason or f"{VERDICTS[verdict]} Edit, if the heat is in the right place."
@@ -344,7 +347,7 @@ class Studio:
         seen = self.preview
         if seen is None or seen.instruction != instruction or settings.maps != "before":
             return None
-        if seen.layers != tuple(folder.record["layers"]):
+        if seen.layers != tuple(layer.stamp for layer in folder.layers):
             return None
         return seen.state
 
