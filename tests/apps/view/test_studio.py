@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,35 @@ def test_an_edit_that_another_program_replaced_is_shown_anew(studio: Studio, sce
     shot = studio.stack.shoot(camera, "edited")
     assert shot is not None
     assert torch.equal(shot.rendering.rgb, folder.look(folder.top)(camera).rgb)
+
+
+def test_one_thing_is_begun_at_a_time(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many ask for it at once."""
+    over = threading.Event()
+
+    class Slow(Live):
+        def __init__(self, *given: Any) -> None:
+            time.sleep(0.05)  # The others look meanwhile whether something is being done.
+            super().__init__(*given)
+
+    def steps(_: object) -> Generator[Progress, None, None]:
+        begun.append("once")
+        assert over.wait(20)
+        yield Progress("work", 1, 1)
+
+    begun: list[str] = []
+    monkeypatch.setattr("wys.apps.view.studio.Live", Slow)
+    monkeypatch.setattr(studio, "_preview", steps)
+    monkeypatch.setattr(studio, "_edit", steps)
+    asks = [studio.start_preview, studio.start_edit] * 4
+    askers = [threading.Thread(target=ask, args=(TEXT,)) for ask in asks]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(20)
+    assert "under way" in studio.message
+    over.set()
+    assert finished(studio) == "done" and begun == ["once"]
 
 
 def test_a_live_generator_goes_through_its_states() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Panel:
         self._standing, self._play, self._out = standing, play, out
         self._stops: tuple[Viewpoint, ...] = ()
         self._rows: dict[str, tuple[viser.GuiCheckboxHandle, viser.GuiSliderHandle[int]]] = {}
+        self._changing_rows = threading.Lock()  # News come from many threads.
         self._message = self._gui.add_markdown(studio.message)
         self._look()
         self._instruct()
@@ -198,13 +200,14 @@ class Panel:
         self._photographs.refresh()
 
     def _refresh_layers(self) -> None:
-        names = [layer.name for layer in self._studio.folder.layers]
-        for name in [name for name in self._rows if name not in names]:
-            for handle in self._rows.pop(name):
-                handle.remove()
-        for name in names:
-            if name not in self._rows:
-                self._rows[name] = self._row(name)
+        with self._changing_rows:
+            names = self._studio.folder.record["layers"]
+            for name in [name for name in self._rows if name not in names]:
+                for handle in self._rows.pop(name):
+                    handle.remove()
+            for name in names:
+                if name not in self._rows:
+                    self._rows[name] = self._row(name)
         self._none.visible = not names
         self._undo.visible = bool(names) or self._studio.folder.begun is not None
 

@@ -1,11 +1,12 @@
 """A scene that is looked at and edited: everything the viewer does, without a browser.
 
-One thing is done at a time (a preview, an edit, a film), in a thread of its own. What a user asks
-for and cannot have is a sentence in `message`, and the viewer goes on.
+One thing is done at a time (a preview, an edit, a film), in a thread of its own, whichever threads
+users ask from. What one asks for and cannot have is a sentence in `message`, and the viewer goes on.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,7 @@ class Studio:
         self.mode: Mode = "colour"
         self.strengths: dict[str, float] = {}
         self.live: Live | None = None
+        self._beginning = threading.Lock()  # Held from the look at whether it is busy.
         self.message = "Type an instruction, then preview where it matters."
         self.preview: Preview | None = None
         self._editor: Editor | None = None
@@ -173,7 +175,8 @@ class Studio:
     def undo(self) -> None:
         """Takes the last edit away, as `wys scene undo` does."""
         try:
-            self._undo()
+            with self._beginning:
+                self._undo()
         except WysError as error:
             self.message = str(error)
         self.changed("asked")
@@ -186,13 +189,21 @@ class Studio:
     # ---------------------------------------------------------------- inside
 
     def _begin(self, name: str, steps: Callable[[], Steps]) -> None:
-        if self.live is not None and not self.live.over:
-            self.say(f"The {self.live.name} is under way; wait for its end, or stop it.")
+        try:
+            with self._beginning:
+                self._check_idle()
+                self.message = f"The {name} begins."
+                self.live = live = Live(name, self._told(steps()), self._on_live)
+        except WysError as error:
+            self.say(str(error))
             return
-        self.message = f"The {name} begins."
-        self.live = Live(name, self._told(steps()), self._on_live)
         self.changed("told")
-        self.live.start()
+        live.start()
+
+    def _check_idle(self) -> None:
+        """Raises WysError where something is being done."""
+        if self.live is not None and not self.live.over:
+            raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
 
     def _told(self, steps: Steps) -> Steps:
         """The steps; whatever ends them, the scene is shown as its folder holds it then."""
@@ -246,8 +257,7 @@ class Studio:
         self.folder, self.stack = folder, Stack(self.stack.base, tuple(layers), seen)
 
     def _undo(self) -> None:
-        if self.live is not None and not self.live.over:
-            raise WysError(f"The {self.live.name} is under way; wait for its end, or stop it.")
+        self._check_idle()
         with locked(self.path):
             _, sentence = SceneFolder.open(self.path).undone()
         self._reload()
