@@ -3,9 +3,12 @@
 import threading
 import time
 
+import pytest
+
 from wys.apps.view.stack import Cancelled
 from wys.apps.view.turns import Turns, by_turns
 from wys.apps.view.viewport import LEAST_PIXELS, Pace, Size, Viewport, ladder
+from wys.errors import WysError
 
 
 def test_sizes_have_four_times_the_pixels_up_to_the_finest() -> None:
@@ -26,6 +29,10 @@ def test_the_pace_follows_what_pictures_take() -> None:
     assert pace.pixels(1e-9) == LEAST_PIXELS
 
 
+def untold(sentence: str) -> None:
+    raise AssertionError(sentence)
+
+
 def waited(condition: "list[object]", count: int) -> None:
     """Until so many things are there."""
     end = time.monotonic() + 120
@@ -36,7 +43,7 @@ def waited(condition: "list[object]", count: int) -> None:
 
 def test_a_camera_that_stands_is_shown_finer_and_finer() -> None:
     shown: list[object] = []
-    viewport = Viewport[str, Size](lambda view, size, _: size, shown.append, Turns(), 256)
+    viewport = Viewport[str, Size](lambda view, size, _: size, shown.append, Turns(), untold, 256)
     viewport.move("here", (160, 256))
     wanted = ladder((160, 256), 3600, 256)
     waited(shown, len(wanted))
@@ -55,7 +62,7 @@ def test_a_move_cancels_the_picture_of_the_place_before() -> None:
             assert may_end.wait(120)
         return None if cancelled() else view
 
-    viewport = Viewport[str, str](make, shown.append, Turns(), 64)
+    viewport = Viewport[str, str](make, shown.append, Turns(), untold, 64)
     viewport.move("before", (64, 64))
     assert begun.wait(120)
     viewport.move("after", (64, 64))
@@ -74,13 +81,44 @@ def test_steps_of_an_edit_are_shown_and_do_not_cancel() -> None:
         assert not cancelled()
         return field[0]
 
-    viewport = Viewport[str, int](make, shown.append, Turns(), 32, share=0.999)
+    viewport = Viewport[str, int](make, shown.append, Turns(), untold, 32, share=0.999)
     viewport.move("here", (32, 32))
     waited(shown, 1)
     field[0] = 1
     viewport.step()
     waited(shown, 2)
     assert shown[-1] == 1
+    viewport.close()
+    viewport.join(10)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (RuntimeError("out of memory"), "the picture broke off (out of memory); see the terminal."),
+        (WysError("the mask is gone; undo the edit."), "the mask is gone; undo the edit."),
+    ],
+)
+def test_a_picture_that_fails_is_told_and_the_next_one_is_made(
+    error: Exception, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[object] = []
+    told: list[object] = []
+    turns = Turns()
+
+    def make(view: str, size: Size, _: Cancelled) -> str:
+        if view == "before":
+            raise error
+        return view
+
+    viewport = Viewport[str, str](make, shown.append, turns, told.append, 32)
+    viewport.move("before", (32, 32))
+    waited(told, 1)
+    with turns.turn():  # It was given back.
+        viewport.move("after", (32, 32))
+    waited(shown, 1)
+    assert told == [words] and shown[0] == "after"
+    assert ("Traceback" in capsys.readouterr().err) == isinstance(error, RuntimeError)
     viewport.close()
     viewport.join(10)
 

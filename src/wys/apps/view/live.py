@@ -24,6 +24,20 @@ class Progress:
     count: int
 
 
+def in_a_sentence(name: str, error: Exception) -> str:
+    """What to tell the user of what went wrong.
+
+    The trace of an accident goes to the terminal, for whoever looks into it.
+
+    Args:
+        name: what was being done.
+    """
+    if isinstance(error, WysError):
+        return str(error)
+    traceback.print_exception(error)
+    return f"the {name} broke off ({error}); see the terminal."
+
+
 class Live:
     """A generator of steps that runs in a thread.
 
@@ -92,11 +106,8 @@ class Live:
                     self._steps.close()
                     end = "stopped"
                     break
-        except WysError as error:
-            end, self.error = "failed", str(error)
         except Exception as error:
-            # The viewer goes on whatever happens; the trace is for whoever looks into it.
-            traceback.print_exc()
-            end, self.error = "failed", f"the {self.name} broke off ({error}); see the terminal."
+            # The viewer goes on whatever happens.
+            end, self.error = "failed", in_a_sentence(self.name, error)
         self._end = end
         self._changed()

@@ -1,7 +1,8 @@
 """A scene that is looked at and edited: everything the viewer does, without a browser.
 
 One thing is done at a time (a preview, an edit, a film), in a thread of its own, whichever threads
-users ask from. What one asks for and cannot have is a sentence in `message`, and the viewer goes on.
+users ask from. What a user asks for and cannot have is a sentence in `message`, and the viewer goes
+on.
 """
 
 from __future__ import annotations

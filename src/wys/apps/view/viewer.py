@@ -112,7 +112,8 @@ class Viewer:
                 screen.rgb.numpy(), format="jpeg", jpeg_quality=90, depth=screen.depth.numpy()
             )
 
-        viewport = Viewport(self._make, show, self._studio.turns, self._settings.longest)
+        studio, longest = self._studio, self._settings.longest
+        viewport = Viewport(self._make, show, studio.turns, studio.say, longest)
         self._viewports[client.client_id] = viewport
 
         def moved(camera: viser.CameraHandle) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from wys.apps.view.live import in_a_sentence
 from wys.apps.view.stack import Cancelled
 from wys.apps.view.turns import Turns
 
@@ -69,6 +70,7 @@ class Viewport(Generic[Viewed, Picture]):
         make: the picture of a view at a size; None where it was cancelled.
         show: sends a picture to the screen.
         turns: in which pictures are made.
+        tell: tells the user in a sentence why a picture could not be made.
         longest: pixels along the longer side of the finest picture.
         share: of the time, for pictures of an edit's steps.
     """
@@ -78,10 +80,11 @@ class Viewport(Generic[Viewed, Picture]):
         make: Callable[[Viewed, Size, Cancelled], Picture | None],
         show: Callable[[Picture], None],
         turns: Turns,
+        tell: Callable[[str], None],
         longest: int,
         share: float = 0.25,
     ) -> None:
-        self._make, self._show, self._turns = make, show, turns
+        self._make, self._show, self._turns, self._tell = make, show, turns, tell
         self._longest, self._share = longest, share
         self._pace = Pace()
         self._news = threading.Condition()
@@ -139,7 +142,14 @@ class Viewport(Generic[Viewed, Picture]):
                     return
                 moving = self._moving and self._asked != asked
                 asked, stepped = self._asked, self._stepped
-            rested = self._refine(asked, stepped, COARSE_SECONDS if moving else STEADY_SECONDS)
+            seconds = COARSE_SECONDS if moving else STEADY_SECONDS
+            try:
+                rested = self._refine(asked, stepped, seconds)
+            except Exception as error:
+                # The next picture may succeed: memory is free again, or the camera elsewhere.
+                rested = time.monotonic() + MOST_REST
+                if not self._closed:
+                    self._tell(in_a_sentence("picture", error))
 
     def _refine(self, asked: int, stepped: int, seconds: float) -> float:
         """Finer and finer pictures until there is news; when an edit's next step may be shown.
