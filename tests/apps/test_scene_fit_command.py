@@ -1,5 +1,6 @@
 """`wys scene fit` on tiny photographs: budgets, captures in files, and going on after a kill."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,35 @@ def test_an_interrupted_fit_goes_on_exactly(
     assert wys("fit", *wys.data, "--out", out, *wys.fit, "--resume") == 0
     refused(wys("fit", *wys.data, "--out", out, *wys.fit), capsys, "holds a fitted scene")
     refused(wys("fit", "tabletop:1", "--out", out, "--resume"), capsys, "tabletop:0")
+
+
+def test_an_interrupted_fit_goes_on_after_its_photographs_were_moved(
+    refused: Refused,
+    wys: Wys,
+    scene: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from wys.nerf.fitting import Fitter
+
+    def killed(*_: object, **__: object) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    photos, moved, out = tmp_path / "photos", tmp_path / "moved", tmp_path / "out"
+    assert wys("export", scene, "--out", photos) == 0
+    shutil.copytree(photos, moved)
+    with monkeypatch.context() as patch:
+        patch.setattr(Fitter, "step", killed)
+        assert wys("fit", photos, "--out", out, "--holdout", "0", *wys.fit) == 130
+    capsys.readouterr()
+    # While both are there the others may be other photographs.
+    refused(wys("fit", moved, "--out", out, "--resume"), capsys, "was fitted to", "not to")
+    shutil.rmtree(photos)
+    refused(wys("fit", "tabletop:0", "--out", out, "--resume"), capsys, "was fitted to")
+    assert wys("fit", moved, "--out", out, "--resume", "--device", "cpu") == 0
+    assert f"warning: {out} was fitted to {photos}" in capsys.readouterr().err
+    assert SceneFolder.open(out).fitted
 
 
 def test_seconds_choose_the_number_of_steps(wys: Wys, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import tyro
 
 from wys.apps.options import Flag
 from wys.apps.scene_options import FitOptions, ReadOptions, field_device
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +56,7 @@ def fit(
             rest = "choose another --out" if folder.fitted else "add --resume to go on with it"
             state = "a fitted scene" if folder.fitted else "an interrupted fit"
             raise WysError(f"{out} holds {state}; {rest}.")
-        if folder.record["source"] != _source(data):
-            raise WysError(f"{out} was fitted to {folder.record['source']}, not to {data}.")
+        _check_source(folder, data)
     with locked(out):
         if not folder.fitted:
             folder = _fit(folder, device)
@@ -68,6 +68,23 @@ def _source(data: str) -> str:
     from wys.apps.scene_data import TABLETOP
 
     return data if data.startswith(TABLETOP) else str(Path(data).resolve())
+
+
+def _check_source(folder: SceneFolder, data: str) -> None:
+    """Raises WysError where a scene is of other data; warns where its data may have been moved."""
+    from wys.apps.scene_data import TABLETOP
+
+    known = folder.record["source"]
+    if known == _source(data):
+        return
+    if Path(known).exists() or known.startswith(TABLETOP) or data.startswith(TABLETOP):
+        raise WysError(f"{folder.path} was fitted to {known}, not to {data}.")
+    warnings.warn(
+        f"{folder.path} was fitted to {known}, which is no longer there; its own copies of the "
+        "photographs are used.",
+        WysWarning,
+        stacklevel=3,
+    )
 
 
 def _begin(
