@@ -35,6 +35,7 @@ JOBS = [
     "scene_watchdog",
     "scene_edit",
     "scene_layer",
+    "scene_record",
     "scene_folder",
 ]
 UPPER = {"training", "evaluation"}

@@ -17,10 +17,10 @@ change a folder; any number may read it.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,8 +34,8 @@ from wys.nerf.layering import Look
 from wys.nerf.region import Region
 from wys.nerf.scene import Scene
 from wys.scene_layer import Layer, layer_name
+from wys.scene_record import FORMAT, read_record
 from wys.store import (
-    read_json,
     read_tensors,
     remove_folder,
     whole_folder,
@@ -43,9 +43,8 @@ from wys.store import (
     write_json,
     write_tensors,
 )
-from wys.views import Applied, Background, Capture, ViewSet
+from wys.views import Applied, Capture, ViewSet
 
-FORMAT = "wys scene 1"
 RECORD = "scene.json"
 ORIGINAL = "original"
 """What the scene without any layer is called."""
@@ -120,18 +119,7 @@ class SceneFolder:
             raise WysError(f"{path} does not exist; 'wys scene fit DATA --out {path}' makes it.")
         if not (path / RECORD).is_file():
             raise WysError(f"{path} is no scene: it has no {RECORD}; 'wys scene fit' makes one.")
-        record = read_json(path / RECORD)
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise WysError(
-                f"{path / RECORD} is not of this version ({FORMAT}); fit the scene again."
-            )
-        record = {"applied": None, **record}  # Older records do not have it.
-        for key, fits in _KEYS.items():
-            if key not in record:
-                raise WysError(f"{path / RECORD} is damaged: it has no {key!r}; fit it again.")
-            if not fits(record[key]):
-                raise WysError(f"{path / RECORD} is damaged: its {key!r} is none; fit it again.")
-        return SceneFolder(path, record)
+        return SceneFolder(path, read_record(path / RECORD))
 
     # ---------------------------------------------------------------- what was photographed
 
@@ -410,53 +398,12 @@ class SceneFolder:
             layers.rmdir()
 
 
-def _is_matrix(value: Any) -> bool:
-    try:
-        return torch.tensor(value, dtype=torch.float64).shape == (4, 4)
-    except (TypeError, ValueError):
-        return False
-
-
-def _is_applied(value: Any) -> bool:
-    if value is None:
-        return True
-    if not isinstance(value, dict) or not _is_matrix(value.get("transform")):
-        return False
-    return isinstance(value.get("scale"), int | float) and value["scale"] > 0
-
-
 def _applied_as_json(applied: Applied) -> dict[str, Any]:
     return {"transform": applied.transform.tolist(), "scale": applied.scale}
 
 
 def _applied_from_json(value: Mapping[str, Any]) -> Applied:
     return Applied(torch.tensor(value["transform"], dtype=torch.float64), float(value["scale"]))
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, list) and [type(side) for side in value] == [int, int]
-
-
-def _is_fit(value: Any) -> bool:
-    if not isinstance(value, dict) or not {"field", "settings", "seed", "result"} <= set(value):
-        return False
-    return value["result"] is None or isinstance(value["result"], dict)
-
-
-_KEYS: Mapping[str, Callable[[Any], bool]] = {
-    "source": lambda value: isinstance(value, str),
-    "size": _is_size,
-    "background": lambda value: value in get_args(Background),
-    "unbounded": lambda value: isinstance(value, bool),
-    "scene_from_world": _is_matrix,
-    "applied": _is_applied,
-    "train": lambda value: isinstance(value, list),
-    "held_out": lambda value: isinstance(value, list),
-    "instructions": lambda value: value is None or isinstance(value, dict),
-    "fit": _is_fit,
-    "layers": lambda value: isinstance(value, list) and all(isinstance(n, str) for n in value),
-}
-"""What a record has to hold, and what each of it has to be."""
 
 
 def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
