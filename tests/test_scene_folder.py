@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable
