@@ -236,6 +236,27 @@ def test_a_stretched_field_reaches_one_in_every_view() -> None:
     assert not flat.at((2, 2)).any()
 
 
+@given(
+    arrays.arrays(np.float32, (3, 1, 3, 4), elements=st.floats(0, 1, width=32)),
+    st.sampled_from([0.25, 0.5, 0.8]),
+    st.booleans(),
+)
+def test_a_field_mask_compares_pixel_by_pixel_each_view_stretched_by_its_own_extremes(
+    values: np.ndarray, threshold: float, stretched: bool
+) -> None:
+    values[1] *= 0.1
+    found = field_mask(torch.from_numpy(values.copy()), (3, 4), threshold, stretched).at((3, 4))
+    for view, inside in zip(values[:, 0], found[:, 0].tolist(), strict=True):
+        low, high = (extreme(view.flatten().tolist()) for extreme in (min, max))
+        for row in range(3):
+            for column in range(4):
+                value = float(view[row, column])
+                if stretched:
+                    value = (value - low) / max(high - low, 1e-12)
+                if abs(value - threshold) > 1e-5:
+                    assert inside[row][column] == (value >= threshold)
+
+
 def test_what_a_user_adds_is_not_soft() -> None:
     scores = torch.full((1, 1, 8, 8), 0.1)
     scores[..., 2:4, 2:4] = 0.5
