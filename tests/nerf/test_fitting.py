@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from wys.camera import Camera, look_at
+from wys.camera import Camera, Rays, look_at
 from wys.errors import WysError
 from wys.nerf import fitting
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import (
     FitSettings,
     Fitter,
+    Pixels,
     RelevanceFitSettings,
     draw_pixels,
     fit,
     fit_relevance,
 )
-from wys.nerf.rendering import render
+from wys.nerf.rendering import Samples, Shading, render
 from wys.nerf.scene import Scene
 from wys.store import read_tensors, write_tensors
 from wys.views import ViewSet
@@ -105,6 +107,55 @@ def test_decay_is_the_gradient_of_the_grids_mean_squares(
     rows = table.reshape(grid.levels, -1)
     (weight * rows.square().mean(dim=1).sum()).backward()
     torch.testing.assert_close(seen[0] - seen[1], table.grad, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("unbounded", [True, False])
+def test_gradients_near_the_camera_fall_with_its_distance_squared(
+    unbounded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """min(1, d^2) of what the loss alone gives, where d is how far an interval's middle is."""
+    scene = Scene.create(FIELD, 0, unbounded=unbounded, background="scene")
+    with torch.no_grad():
+        scene.radiance.grid.table.normal_(generator=_draw(2))
+    # The first camera stands among what it sees, the second apart.
+    origins = torch.tensor([[0.2, 0.1, 0.0]] * 20 + [[0.0, 0.0, 2.5]] * 20)
+    directions = F.normalize(torch.randn(40, 3, generator=_draw()) - 0.3 * origins, dim=-1)
+    pixels = Pixels(Rays(origins, directions), torch.rand(40, 3, generator=_draw(1)))
+    seen: list[tuple[Samples, Shading]] = []
+
+    def watched(scene: Scene, samples: Samples) -> Shading:
+        seen.append((samples, shade(scene, samples)))
+        return seen[-1][1]
+
+    shade = fitting.shade
+    monkeypatch.setattr(fitting, "shade", watched)
+    fitter = Fitter(scene, replace(FIT, interlevel=0.0, distortion=0.0), 0)
+    losses = fitter.losses(pixels, None)
+    ((samples, shading),) = seen
+    shading.density.retain_grad(), shading.rgb.retain_grad()
+    losses["colour"].backward()
+
+    # The loss once more, with the light that each interval lets through taken one by one.
+    density, rgb = (v.detach().double().requires_grad_() for v in (shading.density, shading.rgb))
+    starts, ends = samples.distances[:, :-1].double(), samples.distances[:, 1:].double()
+    light, shown = torch.ones(40, dtype=torch.float64), torch.zeros(40, 3, dtype=torch.float64)
+    for k in range(density.shape[1]):
+        through = torch.exp(-density[:, k] * (ends[:, k] - starts[:, k]))
+        through = 0 * through if k == density.shape[1] - 1 else through
+        shown = shown + (light * (1 - through))[:, None] * rgb[:, k]
+        light = light * through
+    ((shown - pixels.rgb) ** 2).mean().backward()
+    distance = (starts + ends) / 2
+    scale = torch.where(distance < 1, distance**2, 1.0) if unbounded else torch.ones_like(distance)
+    assert int((distance < 0.5).sum()) > 20 and int((distance > 1.5).sum()) > 20
+    for values, alone, own in (
+        (shading.density, density, scale),
+        (shading.rgb, rgb, scale[..., None]),
+    ):
+        largest = float(alone.grad.abs().max())
+        torch.testing.assert_close(
+            values.grad.double(), own * alone.grad, rtol=1e-3, atol=1e-4 * largest
+        )
 
 
 def test_weights_of_losses_are_not_negative() -> None:
