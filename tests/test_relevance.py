@@ -296,15 +296,15 @@ def test_boxes_without_pixels_are_refused(bad: Box) -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    for settings in (
-        {"draws": 0},
-        {"timesteps": ()},
-        {"timesteps": (1.2,)},
-        {"threshold": 1.5},
-        {"threshold": "otsu"},
-        {"scale": 0.0},
+    for settings, words in (
+        ({"draws": 0}, "at least 1 draw"),
+        ({"timesteps": ()}, "relevance timesteps"),
+        ({"timesteps": (1.2,)}, "relevance timesteps"),
+        ({"threshold": 1.5}, "threshold"),
+        ({"threshold": "otsu"}, "threshold"),
+        ({"scale": 0.0}, "the scale of a map"),
     ):
-        with pytest.raises(WysError):
+        with pytest.raises(WysError, match=words):
             RelevanceSettings(**settings)  # type: ignore[arg-type]
     mask = Mask.from_image(torch.ones(1, 1, 8, 8, dtype=torch.bool), (8, 8))
     with pytest.raises(WysError, match="grows"):

@@ -331,8 +331,16 @@ def test_maps_are_normalised_by_one_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"noise": (0.9, 0.1)}, {"passes": 0}, {"every": 0}, {"inside": 2}, {"rate": 0}]
+    ("wrong", "words"),
+    [
+        ({"noise": (0.9, 0.1)}, "noise of a scene's edit is a range"),
+        ({"passes": 0}, "passes, every, learn and at_once must be above 0"),
+        ({"every": 0}, "passes, every, learn and at_once must be above 0"),
+        ({"watch": -1}, "rest and watch must be at least 0"),
+        ({"inside": 2}, "inside is a share"),
+        ({"rate": 0}, "rate is above 0"),
+    ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(WysError):
+def test_settings_out_of_range_are_refused(wrong: dict[str, float], words: str) -> None:
+    with pytest.raises(WysError, match=words):
         replace(OWN, **wrong)

@@ -209,12 +209,12 @@ def test_guidance_in_part_of_the_schedule(
 
 
 def test_bad_settings() -> None:
-    for bad in (
-        {"steps": 0},
-        {"start": 0.0},
-        {"start": 1.5},
-        {"guided": (0.5, 0.2)},
-        {"guided": (0.5,)},
+    for bad, words in (
+        ({"steps": 0}, "at least 1 step"),
+        ({"start": 0.0}, "the start of an edit"),
+        ({"start": 1.5}, "the start of an edit"),
+        ({"guided": (0.5, 0.2)}, "guided between two levels"),
+        ({"guided": (0.5,)}, "guided between two levels"),
     ):
-        with pytest.raises(WysError):
+        with pytest.raises(WysError, match=words):
             EditSettings(**bad)  # type: ignore[arg-type]

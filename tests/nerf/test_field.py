@@ -132,8 +132,15 @@ def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"features": 3}, {"near": 0.0}, {"samples": 0}, {"log2_size": 30}, {"finest": 1}]
+    ("change", "words"),
+    [
+        ({"features": 3}, "features must be an even number"),
+        ({"near": 0.0}, "near .* must be above 0"),
+        ({"samples": 0}, "samples, levels and width"),
+        ({"log2_size": 30}, "log2_size is 1 to 24"),
+        ({"finest": 1}, "coarsest at least 1 and at most finest"),
+    ],
 )
-def test_settings_that_make_no_sense_are_refused(change: dict[str, float]) -> None:
-    with pytest.raises(WysError):
+def test_settings_that_make_no_sense_are_refused(change: dict[str, float], words: str) -> None:
+    with pytest.raises(WysError, match=words):
         replace(TINY, **change)
