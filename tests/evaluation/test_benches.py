@@ -1,6 +1,7 @@
 """The benches on a few small cases, with a tiny random editor."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from wys.datasets.edit_cases import read_cases
 from wys.diffusion.baselines import diffusers_edit, published_edit, published_relevance
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
-from wys.diffusion.sampler import EditSettings
+from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.errors import WysError
 from wys.evaluation import image_bench as bench
@@ -26,6 +27,7 @@ from wys.image_edit import edit_image, relevance_map
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, RelevanceFitSettings
 from wys.relevance import RelevanceSettings
+from wys.seeds import normal
 from wys.tabletop.edits import KINDS
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import PLAIN
@@ -106,12 +108,20 @@ def test_the_named_object_is_where_the_edit_is(pairs: Pairs) -> None:
     assert named.sum() == 5 and (found.hit[named] == 1).all()
 
 
-def test_best_guidance_scores_every_candidate(editor: Editor) -> None:
+def test_best_guidance_is_told_by_an_edit_of_the_whole_image_for_each(editor: Editor) -> None:
     cases = bench.Cases(2, split="validation", size=32)
-    grid = [Guidance(1, 1), Guidance(3, 1.5)]
+    grid = [Guidance(1, 1), Guidance(3, 1.5), Guidance(9, 1)]
     found = list(bench.best_guidance(editor, cases, grid))
     assert [guidance for guidance, _ in found] == grid
-    assert all(0 < psnr < 99 for _, psnr in found)
+    pairs = make_pairs(0, "validation", 0, 2, size=32, scene_range=PLAIN)
+    told = editor.condition(pairs.before, pairs.instructions)
+    noise = normal(told.z0.shape[1:], 0, ["validation 0", "validation 1"], "edit")
+    everywhere = torch.ones_like(told.z0[:, :1], dtype=torch.bool)
+    for guidance, psnr in found:
+        *_, last = denoise(editor, told, everywhere, noise, EditSettings(guidance, steps=2))
+        error = (editor.decode(last.latents) - pairs.after).square().mean()
+        assert psnr == pytest.approx(-10 * math.log10(float(error)), abs=2e-3)
+    assert len({round(psnr, 2) for _, psnr in found}) == len(grid)
 
 
 def test_the_baselines_agree_with_ours(editor: Editor, pairs: Pairs) -> None:
