@@ -127,7 +127,7 @@ def test_a_capture_comes_back_exactly(fitted: SceneFolder, capture: Capture) -> 
 def test_what_was_applied_before_comes_back_and_may_be_missing(
     tmp_path: Path, capture: Capture
 ) -> None:
-    turned = replace(capture, applied=Applied(torch.eye(4).double().roll(1, 0), 2.5))
+    turned = replace(capture, applied=Applied(torch.eye(4).double()[[1, 0, 2, 3]], 2.5))
     fit = {"field": {}, "settings": {}, "seed": 0}
     folder = SceneFolder.create(tmp_path / "scene", turned, fit)
     back = folder.capture().applied
