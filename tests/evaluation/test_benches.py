@@ -276,6 +276,7 @@ def test_bench_commands_write_their_rows(
         (["bench", "speed", "--repeats", "0"], "at least 1 repeat"),
         (["bench", "image", "--json", "{file}/rows.json"], "cannot write"),
         (["bench", "table", "{file}"], "not valid JSON"),
+        (["bench", "image", "--out", "{file}s", "--json", "{file}s/run.json"], "of --out's own"),
         (["tabletop", "--count", "0"], "--count"),
         (["tabletop", "--kinds", "explode"], "no kind explode"),
     ],

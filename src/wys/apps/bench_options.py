@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wys.evaluation.journal import Journal
     from wys.evaluation.judges import Judges
 
+RUN_FILES = ("run.json", "cases.jsonl", "tables.md", "report.html")
+"""What a bench's --out holds beside its rows."""
 World = Literal["plain", "full", "clevr"]
 Size = Annotated[int | None, optional("PIXELS")]
 
@@ -115,6 +117,9 @@ class ResultOptions:
 
         if self.json is not None:
             check_writable(self.json)
+            own = None if self.out is None else self.out.resolve()
+            if self.json.resolve().parent == own and self.json.name in RUN_FILES:
+                raise WysError(f"{self.json} is a file of --out's own; give --json another name.")
         if self.out is not None:
             check_writable(self.out / "rows.json")
 
