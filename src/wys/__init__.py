@@ -83,6 +83,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("wys")
     if name not in _HOME:
         raise AttributeError(f"module 'wys' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

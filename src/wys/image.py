@@ -269,10 +269,14 @@ def draw_outline(
     mask: Bool[Tensor, "b 1 h w"],
     colour: tuple[float, float, float] = (1.0, 0.1, 0.6),
 ) -> Float[Tensor, "b 3 h w"]:
-    """The image with the mask's inner border drawn, about 1/200 of the longer side thick."""
+    """The image with the mask's inner border drawn, about 1/200 of the longer side thick.
+
+    Beyond the image is outside: a mask of all of it has a border too.
+    """
     radius = max(1, round(max(image.shape[-2:]) / 200))
     outside = (~mask).to(image.dtype).reshape(-1, *mask.shape[-3:])
-    near_outside = F.max_pool2d(outside, 2 * radius + 1, stride=1, padding=radius) > 0
+    beyond = F.pad(outside, (radius,) * 4, value=1.0)
+    near_outside = F.max_pool2d(beyond, 2 * radius + 1, stride=1) > 0
     border = mask & near_outside.reshape(mask.shape)
     paint = torch.tensor(colour, dtype=image.dtype, device=image.device).reshape(3, 1, 1)
     return torch.where(border, paint, image)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import wys
 from wys.apps import cli
 
 MARK = "=" * 100
@@ -68,3 +69,10 @@ def test_parsing_does_not_call() -> None:
     with pytest.raises(SystemExit) as stop:
         cli.parse(command, ["nowhere", "--treshold", "0.4"])
     assert stop.value.code == 2
+
+
+def test_the_module_is_the_command() -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "wys", "--version"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == f"wys {wys.__version__}"

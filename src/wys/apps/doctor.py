@@ -126,14 +126,17 @@ def examine(directories: Sequence[Path] = (), trial: bool = False) -> Health:
     works = not any(each.what.startswith("the diffusion") for each in missing)
     if works:
         editors = [*own_editors(directories), *hub_editors(hub_cache())]
+        asked = {"builtin", *map(str, directories)}
         missing += [
             Missing(f"the editor {each.name}", each.what)
             for each in editors
-            if each.name == "builtin" and not each.usable
+            if each.name in asked and not each.usable
         ]
     found = tuple(devices()) if works else ()
     if len(found) == 1 and shutil.which("nvidia-smi"):
-        cure = 'make install PIP_FLAGS="--index-url ..." with the index of a CUDA build of torch'
+        cure = (
+            'make install PIP_FLAGS="--extra-index-url ..." with the index of a CUDA build of torch'
+        )
         missing.append(Missing("the use of this machine's NVIDIA GPU: torch sees none", cure))
     memory = psutil.virtual_memory()
     return Health(

@@ -364,7 +364,7 @@ def _tell(made: RelevanceMap, record: dict[str, Any], named: bool, out: Path) ->
     """
     from wys.apps.results import VERDICTS, in_words
 
-    print(f"{VERDICTS[made.verdict]} The mask covers {record['share_in_mask']:.1%} of it.")
+    print(f"{VERDICTS[made.verdict]} The mask covers {record['share_in_mask']:.1%} of the image.")
     edited = record.get("edited")
     if edited:
         print(f"{record['share_changed']:.1%} of the pixels changed, none outside the mask.")

@@ -127,6 +127,10 @@ def chosen_views(
     if which == "orbit":
         cameras, rate = orbit(capture, frames, height, width), frames / seconds
     else:
+        if not Path(which).exists():
+            raise WysError(
+                f"--views is train, held-out, orbit or a recorded path's file, and {which} is none."
+            )
         path = read_camera_path(Path(which), capture.scene_from_world, capture.applied)
         cameras = path.cameras
         if scale != 1:

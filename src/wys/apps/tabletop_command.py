@@ -78,7 +78,7 @@ def tabletop(
             )
             outlined = draw_outline(before, mask)
             title = asked[i]
-            rows.append([(title, before), ("", after), ("", outlined)])
+            rows.append([(title, before), ("after", after), ("mask", outlined)])
         write_json_lines(folder / METADATA, entries)
         write_image(folder / "sheet.png", labelled_sheet(rows, height=192))
     print(f"{count} images and their edits in {out}/")

@@ -72,7 +72,7 @@ def test_figures_in_words() -> None:
     assert rows == {
         "In the mask": "25.0%",
         "Changed": "< 0.1%",
-        "Outside the mask": "unchanged: 0",
+        "Outside the mask": "unchanged",
         "Time": "1.2 s",
     }
     assert percent(0) == "0.0%"

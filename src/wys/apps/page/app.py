@@ -310,9 +310,7 @@ class Page(Layout):
         return self._idle() | {self.message: told("Cancelled. What was finished before is kept.")}
 
     def _failed(self, error: WysError) -> Updates:
-        sentence = str(error)
-        sentence = sentence[:1].upper() + sentence[1:]
-        alert = f"<p class='told error' role='alert'>{html.escape(sentence)}</p>"
+        alert = f"<p class='told error' role='alert'>{html.escape(str(error))}</p>"
         return self._idle() | {self.message: alert}
 
 

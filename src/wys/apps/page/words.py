@@ -40,14 +40,11 @@ class Figures:
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """Names and values, as the page shows them."""
-        kept = "unchanged" if self.outside == 0 else "changed"
+        kept = "unchanged" if self.outside == 0 else f"changed by {self.outside}"
         return (
             ("In the mask", percent(self.mask)),
             ("Changed", percent(self.changed)),
-            (
-                "Outside the mask",
-                f"{kept}: {self.outside}",
-            ),
+            ("Outside the mask", kept),
             ("Time", f"{self.seconds:.1f} s"),
         )
 
