@@ -10,7 +10,7 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
-from wys.relevance import RelevanceMap, RelevanceSettings, Verdict, VerdictSettings
+from wys.relevance import RelevanceMap, RelevanceSettings, Verdict
 from wys.store import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -154,23 +154,56 @@ def load_map(path: Path) -> tuple[RelevanceMap, str | None]:
     if metadata.get("format") != "wys relevance map 1":
         raise WysError(f"{path} is no relevance map of this version; make it with 'wys relevance'.")
     try:
-        settings = json.loads(metadata["settings"])
-        settings["timesteps"] = tuple(settings["timesteps"])
-        settings["verdict"] = VerdictSettings(**settings["verdict"])
-        height, width = json.loads(metadata["image_size"])
-        found = RelevanceMap(
-            values=tensors["values"],
-            raw=tensors["raw"],
-            spread=tensors.get("spread"),
-            instructions=tuple(json.loads(metadata["instructions"])),
-            image_size=(height, width),
-            settings=RelevanceSettings(**settings),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return _as_map(tensors, metadata), metadata.get("image")
+    except (KeyError, TypeError, ValueError, WysError) as error:
+        # What a sentence says of it is worth telling; what Python says is not.
+        reason = f" ({str(error).removesuffix('.')})" if isinstance(error, WysError) else ""
         raise WysError(
-            f"{path} is a damaged relevance map; make it again with 'wys relevance'."
+            f"{path} is a damaged relevance map{reason}; make it again with 'wys relevance'."
         ) from error
-    return found, metadata.get("image")
+
+
+def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RelevanceMap:
+    """The map of a file's content; an error of whatever kind where it is not one."""
+    from wys.diffusion.settings import parse_as
+
+    instructions = json.loads(metadata["instructions"])
+    height, width = parse_as(tuple[int, ...], json.loads(metadata["image_size"]), "the image size")
+    if not isinstance(instructions, list) or not all(isinstance(x, str) for x in instructions):
+        raise WysError("its instructions are no list of sentences.")
+    if min(height, width) < 1:
+        raise WysError("it is of an image without pixels.")
+    found = RelevanceMap(
+        values=tensors["values"],
+        raw=tensors["raw"],
+        spread=tensors.get("spread"),
+        instructions=tuple(instructions),
+        image_size=(height, width),
+        settings=parse_as(RelevanceSettings, json.loads(metadata["settings"]), "its settings"),
+    )
+    count = len(instructions)
+    parts = {"values": found.values, "raw": found.raw, "spread": found.spread}
+    for name, tensor in parts.items():
+        if tensor is None:
+            continue
+        if tensor.dtype != torch.float32 or tensor.ndim != 4 or tensor.shape[:2] != (count, 1):
+            raise WysError(
+                f"its {name} are {tensor.dtype} {list(tensor.shape)}, not float32 "
+                f"[{count}, 1, h, w]."
+            )
+        if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
+            raise WysError(f"its {name} are not all numbers.")
+    if found.values.min() < 0 or found.values.max() > 1:
+        raise WysError("its values are not between 0 and 1.")
+    # Along edges a map is led at the editor's size: a whole number of times that of its latents.
+    factors = {
+        divmod(fine, coarse)
+        for fine, coarse in zip(found.values.shape[2:], found.raw.shape[2:], strict=True)
+    }
+    spread_fits = found.spread is None or found.spread.shape == found.raw.shape
+    if len(factors) != 1 or factors.pop()[1] or not spread_fits:
+        raise WysError("the sizes of its tensors do not fit together.")
+    return found
 
 
 def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:

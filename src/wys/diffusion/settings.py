@@ -51,7 +51,7 @@ def read_settings(path: Path) -> EditorSettings:
     if not isinstance(values, dict) or values.get("version") != 1:
         raise WysError(f'{path} is not a wys settings file: it needs "version": 1.')
     rest = {name: value for name, value in values.items() if name != "version"}
-    return typing.cast(EditorSettings, _parse(EditorSettings, rest, f"{path}"))
+    return typing.cast(EditorSettings, parse_as(EditorSettings, rest, f"{path}"))
 
 
 def settings_as_json(settings: EditorSettings) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def settings_as_json(settings: EditorSettings) -> dict[str, Any]:
     return {"version": 1, **dataclasses.asdict(settings)}
 
 
-def _parse(kind: Any, value: Any, place: str) -> Any:
+def parse_as(kind: Any, value: Any, place: str) -> Any:
     """A JSON value as the type that a settings field declares; WysError where it does not fit."""
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         if not isinstance(value, dict):
@@ -68,7 +68,7 @@ def _parse(kind: Any, value: Any, place: str) -> Any:
         unknown = sorted(set(value) - set(hints))
         if unknown:
             raise WysError(f"{place} has no setting {unknown[0]!r}; it has {', '.join(hints)}.")
-        entries = {k: _parse(hints[k], v, f"{place}, {k}") for k, v in value.items()}
+        entries = {k: parse_as(hints[k], v, f"{place}, {k}") for k, v in value.items()}
         try:
             return kind(**entries)
         except WysError as error:
@@ -79,11 +79,11 @@ def _parse(kind: Any, value: Any, place: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         for choice in arguments:
             try:
-                return _parse(choice, value, place)
+                return parse_as(choice, value, place)
             except WysError:
                 continue
     elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(_parse(arguments[0], entry, place) for entry in value)
+        return tuple(parse_as(arguments[0], entry, place) for entry in value)
     elif kind is type(None) and value is None:
         return None
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
