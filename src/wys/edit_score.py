@@ -5,12 +5,15 @@ mean of all P, R the relevance of the instruction for I in [0, 1], D the same be
 and D' that of the same instruction for E.
 """
 
+import math
 from dataclasses import astuple, dataclass, fields
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from wys.errors import WysError
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class ScoreSettings:
     """Mean absolute change |P - I| outside the mask: what the mask holds back."""
     disagreement: float = 0.0
     """Mean absolute deviation inside the mask from the mean edit over all seeds."""
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(weight) for weight in astuple(self)):
+            raise WysError("the weights of an edit's signs are finite numbers.")
 
 
 SIGNS = tuple(field.name for field in fields(ScoreSettings))

@@ -50,6 +50,11 @@ class VerdictSettings:
     """The share of the peak from which on a pixel counts towards `whole_share`."""
 
     def __post_init__(self) -> None:
+        for name in ("nothing_below", "noise_ratio", "level_ratio"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise WysError(
+                    f"a verdict's {name} is a number of 0 or more, not {getattr(self, name):g}."
+                )
         if not all(0 <= x <= 1 for x in (self.quantile, self.whole_share, self.whole_level)):
             raise WysError("quantile, whole_share and whole_level are numbers from 0 to 1.")
 

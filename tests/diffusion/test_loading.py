@@ -215,3 +215,35 @@ def test_live_pipelines(
     with pytest.raises(WysError, match="4 input channels"):
         Editor.from_pipeline(other)
     assert Editor.from_pipeline(pipeline).name == "the pipeline"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value", "said"),
+    [
+        ("scheduler/scheduler_config.json", "timestep_spacing", "x", "x is not supported"),
+        ("scheduler/scheduler_config.json", "num_train_timesteps", 0, "cannot load the editor"),
+        ("scheduler/scheduler_config.json", "beta_end", 5, "betas beyond 0 and 1"),
+        ("vae/config.json", "scaling_factor", None, "scaling_factor None"),
+        ("vae/config.json", "scaling_factor", "a", "scaling_factor 'a'"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 77, "takes up to 16"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 2, "texts of 2 tokens"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", "x", "model_max_length 'x'"),
+        ("tokenizer/tokenizer_config.json", "pad_token", None, "no pad_token"),
+    ],
+)
+def test_configurations_that_cannot_work(
+    broken: Path, file: str, name: str, value: object, said: str
+) -> None:
+    write_json(broken / file, {**json.loads((broken / file).read_text()), name: value})
+    assert said in refused(broken)
+
+
+def test_a_clipping_without_a_range(broken: Path) -> None:
+    file = broken / "scheduler" / "scheduler_config.json"
+    clipping = {"clip_sample": True, "clip_sample_range": None}
+    write_json(file, {**json.loads(file.read_text()), **clipping})
+    assert "clip_sample_range None" in refused(broken)
+
+
+def test_a_home_that_nobody_has() -> None:
+    assert "cannot load the editor ~nobody-at-all/x" in refused("~nobody-at-all/x")

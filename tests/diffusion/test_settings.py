@@ -1,6 +1,7 @@
 """`wys.json` is read strictly."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from wys.diffusion.conditioning import Guidance
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import PAPER, EditorSettings, read_settings, settings_as_json
 from wys.diffusion.window import WindowSettings
+from wys.edit_score import ScoreSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings, VerdictSettings
 from wys.store import write_json
+
+NAN = math.nan
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -53,6 +57,14 @@ def test_what_is_left_out_is_the_papers(tmp_path: Path) -> None:
         ({"version": 1, "size": True}, "does not take"),
         ({"version": 1, "relevance": {"source": "magic"}}, "does not take the value 'magic'"),
         ({"version": 1, "relevance": {"threshold": 2}}, "from 0 to 1"),
+        ({"version": 1, "relevance": {"verdict": {"nothing_below": NAN}}}, "value nan"),
+        ({"version": 1, "relevance": {"verdict": {"nothing_below": -1}}}, "0 or more, not -1"),
+        ({"version": 1, "edit": {"window": {"margin": math.inf}}}, "does not take"),
+        ({"version": 1, "edit": {"guidance": {"text": 10**400}}}, "does not take"),
+        ({"version": 1, "rival": NAN}, "value nan"),
+        ({"version": 1, "rival": -5}, "from 0 to 1, not -5"),
+        ({"version": 1, "score": {"expected": NAN}}, "value nan"),
+        ({"version": 1, "size": 1}, "16 pixels or more, not at 1"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path, content: object, said: str) -> None:
@@ -60,3 +72,16 @@ def test_what_does_not_fit_is_one_sentence(tmp_path: Path, content: object, said
     with pytest.raises(WysError, match=said) as caught:
         read_settings(tmp_path / "wys.json")
     assert "wys.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [NAN, math.inf])
+def test_numbers_without_measure_are_refused(value: float) -> None:
+    for make in (
+        lambda: VerdictSettings(nothing_below=value),
+        lambda: VerdictSettings(noise_ratio=value),
+        lambda: WindowSettings(margin=value),
+        lambda: ScoreSettings(expected=value),
+        lambda: EditorSettings(rival=value),
+    ):
+        with pytest.raises(WysError):
+            make()

@@ -69,10 +69,14 @@ class Editor:
         if unknown:
             raise WysError(f"loading has no option {unknown[0]}; it has {', '.join(known)}.")
         options = EditorOptions(**{**vars(options or EditorOptions()), **overrides})
-        found = loading.load(name, options)
-        return Editor(
-            found.pipeline, found.device, found.settings, found.head, options.max_batch, name
-        )
+        with loading.explained(name, options):
+            found = loading.load(name, options)
+            editor = Editor(
+                found.pipeline, found.device, found.settings, found.head, options.max_batch, name
+            )
+            # Some of a scheduler's configuration is read only when it is used.
+            editor.schedule.timesteps(1)
+        return editor
 
     @staticmethod
     def from_pipeline(

@@ -4,6 +4,9 @@ Only safetensors weights are read and no code of a checkpoint is run.
 """
 
 import importlib.resources
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +20,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from wys.devices import find_device
-from wys.diffusion.settings import PAPER, EditorSettings, read_settings
+from wys.diffusion.settings import LEAST_SIZE, PAPER, EditorSettings, read_settings
 from wys.errors import WysError
 from wys.store import read_header, read_json, read_tensors
 
@@ -25,8 +28,6 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PIPELINE = StableDiffusionInstructPix2PixPipeline.__name__
 HEAD = "relevance_head.safetensors"
 SETTINGS = "wys.json"
-LEAST_SIZE = 16
-"""Pixels below which nobody edits an image."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Loaded:
 def load(name: str, options: EditorOptions) -> Loaded:
     """Loads "builtin", a pipeline directory, a .safetensors file or a hub id.
 
+    What the libraries raise comes through as it is; `explained` turns it into a sentence.
+
     Raises:
         WysError: it is missing, cut short, or no InstructPix2Pix pipeline of Stable Diffusion's
             kind, or the device or an option does not fit.
@@ -87,51 +90,65 @@ def load(name: str, options: EditorOptions) -> Loaded:
         )
     path = builtin_directory() if name == "builtin" else Path(name).expanduser()
     settings, head = PAPER, None
+    if path.is_dir():
+        check_directory(path, options.variant)
+        pipeline = _from_pretrained(str(path), dtype, options.variant)
+        check_text_weights(pipeline.text_encoder, path / "text_encoder", options.variant)
+        if (path / SETTINGS).exists():
+            settings = read_settings(path / SETTINGS)
+        if (path / HEAD).exists():
+            head = read_tensors(path / HEAD)
+    elif path.is_file() or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin", ".pth"):
+        check_single_file(path)
+        pipeline = StableDiffusionInstructPix2PixPipeline.from_single_file(
+            str(path),
+            dtype=dtype,
+            use_safetensors=True,
+            safety_checker=None,
+            requires_safety_checker=False,
+            **({"config": options.config} if options.config else {}),
+        )
+    elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
+        index = StableDiffusionInstructPix2PixPipeline.load_config(name)
+        check_pipeline_class(dict(index), name)
+        pipeline = _from_pretrained(name, dtype, options.variant)
+        own, weights = _from_hub(name, SETTINGS), _from_hub(name, HEAD)
+        settings = settings if own is None else read_settings(own)
+        head = None if weights is None else read_tensors(weights)
+    else:
+        raise WysError(
+            f"there is no editor {name}; give builtin, a pipeline directory, a .safetensors "
+            "file or a hub id (owner/name)."
+        )
+    if options.edit_size is not None:
+        settings = replace(settings, size=options.edit_size)
+    return Loaded(_place(pipeline, device, options), device, settings, head)
+
+
+@contextmanager
+def explained(name: str, options: EditorOptions) -> Iterator[None]:
+    """Loads, and builds, an editor inside: what the libraries raise is told in one sentence."""
     try:
-        if path.is_dir():
-            check_directory(path, options.variant)
-            pipeline = _from_pretrained(str(path), dtype, options.variant)
-            check_text_weights(pipeline.text_encoder, path / "text_encoder", options.variant)
-            if (path / SETTINGS).exists():
-                settings = read_settings(path / SETTINGS)
-            if (path / HEAD).exists():
-                head = read_tensors(path / HEAD)
-        elif path.is_file() or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin", ".pth"):
-            check_single_file(path)
-            pipeline = StableDiffusionInstructPix2PixPipeline.from_single_file(
-                str(path),
-                dtype=dtype,
-                use_safetensors=True,
-                safety_checker=None,
-                requires_safety_checker=False,
-                **({"config": options.config} if options.config else {}),
-            )
-        elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-            index = StableDiffusionInstructPix2PixPipeline.load_config(name)
-            check_pipeline_class(dict(index), name)
-            pipeline = _from_pretrained(name, dtype, options.variant)
-            own, weights = _from_hub(name, SETTINGS), _from_hub(name, HEAD)
-            settings = settings if own is None else read_settings(own)
-            head = None if weights is None else read_tensors(weights)
-        else:
-            raise WysError(
-                f"there is no editor {name}; give builtin, a pipeline directory, a .safetensors "
-                "file or a hub id (owner/name)."
-            )
-        if options.edit_size is not None:
-            settings = replace(settings, size=options.edit_size)
-        return Loaded(_place(pipeline, device, options), device, settings, head)
+        yield
     except WysError:
         raise
     except torch.OutOfMemoryError as error:
         raise WysError(
-            f"the editor {name} does not fit in the memory of {device}; try --dtype fp16 or "
-            "--offload model."
+            f"the editor {name} does not fit in the memory of {find_device(options.device)}; try "
+            "--dtype fp16 or --offload model."
         ) from error
     # What the libraries raise for damaged and unreachable checkpoints has no common base.
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        RuntimeError,
+        AttributeError,
+    ) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        lacks_config = path.suffix == ".safetensors" and options.config is None
+        lacks_config = Path(name).suffix == ".safetensors" and options.config is None
         cure = (
             " (a single file takes its configuration from the hub; offline give --config a "
             "pipeline directory)"
@@ -265,9 +282,21 @@ def check_parts(pipeline: Any, name: str) -> None:
             f"{name} does not fit together: its text encoder gives {given} channels and its "
             f"network takes {width}."
         )
+    factor = vae.config.scaling_factor
+    if not isinstance(factor, int | float) or not 0 < factor < math.inf:
+        raise WysError(
+            f"the autoencoder of {name} has the scaling_factor {factor!r}; it must be a number "
+            "above 0."
+        )
+    length, most = tokenizer.model_max_length, pipeline.text_encoder.config.max_position_embeddings
+    if not isinstance(length, int):
+        raise WysError(
+            f"the tokenizer of {name} has the model_max_length {length!r}; it must be a whole "
+            "number."
+        )
     # A tokenizer whose files were not found comes up empty instead of failing.
     words = len(tokenizer)
-    if words <= 3 or tokenizer.model_max_length > 100_000:
+    if words <= 3 or length > 100_000:
         raise WysError(
             f"{name} has an empty tokenizer: its vocabulary was not found; fetch it again."
         )
@@ -275,6 +304,17 @@ def check_parts(pipeline: Any, name: str) -> None:
         raise WysError(
             f"{name} does not fit together: its tokenizer has {words} tokens and its text encoder "
             f"{pipeline.text_encoder.config.vocab_size}."
+        )
+    # Start and end token take a place each.
+    if not 2 < length <= most:
+        raise WysError(
+            f"{name} does not fit together: its tokenizer makes texts of {length} tokens and its "
+            f"text encoder takes up to {most}; set model_max_length to {most}."
+        )
+    if tokenizer.pad_token_id is None:
+        raise WysError(
+            f"the tokenizer of {name} has no pad_token, with which texts are made equally long; "
+            "name one."
         )
 
 

@@ -5,6 +5,7 @@ schedule, z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) noise. `None` as a timestep m
 "clean": the end of denoising.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,13 +53,24 @@ class Schedule:
         prediction = ddim.config["prediction_type"]
         if prediction not in ("epsilon", "v_prediction", "sample"):
             raise WysError(f"the prediction type {prediction} of this editor is not supported.")
+        reach = ddim.config["clip_sample_range"] if clips else None
+        if clips and not (isinstance(reach, int | float) and 0 < reach < math.inf):
+            raise WysError(
+                f"this editor's scheduler has the clip_sample_range {reach!r}; it must be a number "
+                "above 0, or clip_sample false."
+            )
+        if not bool(((ddim.betas >= 0) & (ddim.betas <= 1)).all()):
+            raise WysError(
+                "this editor's scheduler has betas beyond 0 and 1; take beta_start and beta_end "
+                "from the training."
+            )
         return Schedule(
             # A schedule with zero terminal SNR ends at abar = 0, where noise says nothing about
             # the clean latent; the smallest level that float32 carries stands in for it.
             abar=ddim.alphas_cumprod.float().clamp(min=2.0**-24),
             final_abar=float(ddim.final_alpha_cumprod),
             prediction=prediction,
-            clip=float(ddim.config["clip_sample_range"]) if clips else None,
+            clip=None if reach is None else float(reach),
             config=ddim.config,
         )
 

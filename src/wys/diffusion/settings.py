@@ -1,6 +1,7 @@
 """The settings that belong to a checkpoint: its `wys.json`, or the preset `paper` without one."""
 
 import dataclasses
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from wys.edit_score import ScoreSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings
 from wys.store import read_json
+
+LEAST_SIZE = 16
+"""Pixels below which nobody edits an image."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,12 @@ class EditorSettings:
     this share as relevant; 1: one thing alone, 0: all."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise WysError(f"images are edited at some pixels, not at {self.size}.")
+        if self.size is not None and self.size < LEAST_SIZE:
+            raise WysError(f"images are edited at {LEAST_SIZE} pixels or more, not at {self.size}.")
+        if not 0 <= self.rival <= 1:
+            raise WysError(
+                f"the rival of a scene's region is a share from 0 to 1, not {self.rival}."
+            )
 
 
 PAPER = EditorSettings()
@@ -87,7 +95,9 @@ def parse_as(kind: Any, value: Any, place: str) -> Any:
     elif kind is type(None) and value is None:
         return None
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        # Python's JSON knows NaN and infinity, and whole numbers beyond every float.
+        if abs(value) <= sys.float_info.max:
+            return float(value)
     elif kind is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     raise WysError(f"{place} does not take the value {value!r}.")

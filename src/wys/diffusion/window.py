@@ -29,7 +29,7 @@ class WindowSettings:
     """Where the window would be more than this share of the area, the whole is edited."""
 
     def __post_init__(self) -> None:
-        if not (self.margin >= 0 and 0 <= self.least <= 1 and 0 <= self.most <= 1):
+        if not (0 <= self.margin < math.inf and 0 <= self.least <= 1 and 0 <= self.most <= 1):
             raise WysError(
                 "a window has a margin of 0 or more, and a least side and a largest share between "
                 f"0 and 1, not {self.margin}, {self.least} and {self.most}."
