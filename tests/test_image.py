@@ -181,6 +181,38 @@ def test_grey_values_are_read_through_their_profile(tmp_path: Path, mode: str) -
         read_picture(tmp_path / "x.png")
 
 
+def test_sixteen_bits_of_grey_have_a_profile_and_a_transparent_value(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    values = np.array([[0, 257 * 64, 257 * 64 + 1, 65535]], dtype=np.uint16)
+    profile = grey_profile(1.0)
+    Image.fromarray(values).save(path, transparency=257 * 64)
+    with pytest.warns(WysWarning, match="16 bits"):
+        plain = read_picture(path)
+    Image.fromarray(values).save(path, transparency=257 * 64, icc_profile=profile)
+    with pytest.warns(WysWarning, match="16 bits"):
+        told = read_picture(path)
+    for picture in (plain, told):
+        assert picture.alpha is not None
+        # Its neighbour is the same in 8 bits, and is seen.
+        assert picture.alpha[0, 0].tolist() == [255, 0, 255, 255]
+    assert plain.rgb[0, 0].tolist() == [0, 64, 64, 255]
+    assert told.rgb[0, 0, 2] == pytest.approx(137, abs=3)
+
+
+def test_a_profile_of_grey_leaves_the_transparent_value(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 64, 255]], dtype=np.uint8))
+    image.save(tmp_path / "x.png", transparency=64, icc_profile=grey_profile(1.0))
+    picture = read_picture(tmp_path / "x.png")
+    assert picture.alpha is not None and picture.alpha[0, 0].tolist() == [255, 0, 255]
+    assert picture.rgb[0, 0, 1] == pytest.approx(137, abs=3)
+
+
+def test_sixteen_bits_of_a_portable_map_are_read(tmp_path: Path) -> None:
+    (tmp_path / "x.pgm").write_bytes(b"P5 2 1 65535\n" + struct.pack(">2H", 0, 257 * 90))
+    with pytest.warns(WysWarning, match="16 bits"):
+        assert read_picture(tmp_path / "x.pgm").rgb[0, 0].tolist() == [0, 90]
+
+
 @pytest.mark.parametrize("mode", ["I;16", "RGB"])
 def test_sixteen_bits_are_read_as_eight_with_a_warning(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "deep.png"
@@ -218,11 +250,13 @@ def test_bad_files_are_one_sentence(tmp_path: Path, rgb: np.ndarray) -> None:
     (tmp_path / "cut.png").write_bytes(stream.getvalue()[: len(stream.getvalue()) // 2])
     (tmp_path / "text.png").write_text("not an image")
     Image.fromarray(np.ones((2, 2), np.float32)).save(tmp_path / "float.tiff")
+    Image.fromarray(np.ones((2, 2), np.int32)).save(tmp_path / "whole.tiff")
     for name, said in {
         "cut.png": "cannot read the image",
         "text.png": "is not an image file",
         "absent.png": "does not exist",
         "float.tiff": "floating-point",
+        "whole.tiff": "whole numbers of 32 bits",
     }.items():
         with pytest.raises(WysError, match=said) as caught:
             read_image(tmp_path / name)

@@ -90,6 +90,11 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS, upright: bool = T
             with Image.open(path) as file:
                 if file.width * file.height > max_pixels:
                     raise WysError(_too_large(path, f"{file.width} x {file.height}", max_pixels))
+                # What Pillow scales to 16 bits by itself is in the same mode as 32 bits are.
+                whole = file.mode == "I" and file.format not in ("PNG", "PPM")
+                if whole or file.mode == "F":
+                    numbers = "whole numbers of 32 bits" if whole else "floating-point values"
+                    raise ValueError(f"it holds {numbers} without a range; save it with 8 bits")
                 if _is_deep(file):
                     warnings.warn(
                         f"{path} has 16 bits a channel; it is read, and what becomes of it is "
@@ -132,15 +137,13 @@ def _too_large(path: PathLike, size: str, max_pixels: int) -> str:
 
 def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
     """The image as 8-bit RGB or RGBA, and the profile that still describes its values."""
-    if image.mode == "F":
-        raise ValueError("it holds floating-point values without a range")
     if image.mode.startswith("I"):
-        # 16-bit grey: 65535 = 257 * 255.
-        grey = np.asarray(image).astype(np.float64) / 257
-        image, profile = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8)), None
+        image = _as_grey(image)
     if image.mode in ("CMYK", "LAB") and (profile or image.mode == "LAB"):
         return _to_srgb(image, profile), None
     if image.mode in ("L", "LA") and profile and _describes_grey(profile):
+        if "transparency" in image.info:
+            image = image.convert("LA")
         converted = _to_srgb(image.getchannel("L"), profile)
         if image.mode == "LA":
             converted.putalpha(image.getchannel("A"))
@@ -149,6 +152,18 @@ def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, byt
     # Only an RGB profile still fits the values after the conversion to RGB.
     keeps = image.mode in ("RGB", "RGBA", "RGBX", "RGBa", "P", "PA", "YCbCr")
     return image.convert("RGBA" if transparent else "RGB"), profile if keeps else None
+
+
+def _as_grey(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey, with alpha where one of its values stands for transparent."""
+    deep = np.asarray(image)
+    # 65535 = 257 * 255.
+    grey = Image.fromarray(np.clip(deep / 257 + 0.5, 0, 255).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        # Told apart in 16 bits: neighbours of the value become the same in 8.
+        grey.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _describes_grey(profile: bytes) -> bool:
