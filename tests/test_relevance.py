@@ -297,7 +297,11 @@ def test_boxes_without_pixels_are_refused(bad: Box) -> None:
 
 def test_bad_settings_are_refused() -> None:
     for settings, words in (
-        ({"draws": 0}, "at least 1 draw"),
+        ({"draws": 0}, "draw"),
+        ({"draws": 65}, "draw"),
+        ({"source": "x"}, "source"),
+        ({"space": "x"}, "space"),
+        ({"normalisation": "x"}, "normalisation"),
         ({"timesteps": ()}, "relevance timesteps"),
         ({"timesteps": (1.2,)}, "relevance timesteps"),
         ({"threshold": 1.5}, "threshold"),

@@ -7,7 +7,7 @@ latent pixel; R in [0, 1] is D normalised; tau is the threshold; M = (R >= tau) 
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,9 +20,13 @@ from wys.masks import Box, Mask
 from wys.thresholds import Threshold, check_threshold, threshold_levels
 
 Source = Literal["difference", "head", "both"]
+Space = Literal["eps", "x0"]
 Normalisation = Literal["paper", "percentile", "robust", "absolute"]
 Verdict = Literal["nothing to edit", "local", "whole image"]
 
+
+MAX_DRAWS = 64
+"""The most noise samples of a map: all are predicted together, and their mean hardly moves on."""
 
 MAX_REACH = 16.0
 """The farthest that a map is blurred or its edges are moved, in latent pixels."""
@@ -73,7 +77,7 @@ class RelevanceSettings:
     """Noise levels to predict at, as fractions of the diffusion's length; averaged."""
     draws: int = 1
     """Noise samples at each timestep; averaged."""
-    space: Literal["eps", "x0"] = "eps"
+    space: Space = "eps"
     """Differences of the predicted noise, or of the predicted clean latent."""
     normalisation: Normalisation = "paper"
     """paper: clamp outliers, then minimum to maximum; percentile: 5th percentile to maximum;
@@ -98,10 +102,19 @@ class RelevanceSettings:
     """When there is nothing to edit, or everything."""
 
     def __post_init__(self) -> None:
+        for name, known in (
+            ("source", get_args(Source)),
+            ("space", get_args(Space)),
+            ("normalisation", get_args(Normalisation)),
+        ):
+            if getattr(self, name) not in known:
+                raise WysError(
+                    f"the {name} of a map is one of {', '.join(known)}, not {getattr(self, name)}."
+                )
         if not self.timesteps or not all(0 < t <= 1 for t in self.timesteps):
             raise WysError("relevance timesteps are fractions above 0, up to 1, at least one.")
-        if self.draws < 1:
-            raise WysError(f"a relevance map needs at least 1 draw, not {self.draws}.")
+        if not 1 <= self.draws <= MAX_DRAWS:
+            raise WysError(f"a relevance map needs 1 to {MAX_DRAWS} draws, not {self.draws}.")
         if self.first_steps < 0:
             raise WysError(f"a map is read off 0 first steps or more, not {self.first_steps}.")
         if not 0 < self.scale < math.inf or not 0 <= self.clamp < math.inf:
