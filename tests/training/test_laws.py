@@ -194,3 +194,13 @@ def test_log_leaves_out_what_a_kill_undid(tmp_path):
         append_log(log, {"stage": "a", "images": images})
     append_log(log, {"stage": "b", "images": 5})
     assert [entry["images"] for entry in read_log(log, "a")] == [10, 20, 40]
+
+
+def test_a_line_that_was_cut_short_costs_that_line_alone(tmp_path):
+    log = tmp_path / "log.jsonl"
+    append_log(log, {"stage": "a", "images": 10})
+    log.write_text(log.read_text() + '{"stage": "a", "im')
+    assert [entry["images"] for entry in read_log(log, "a")] == [10]
+    for images in (20, 30):
+        append_log(log, {"stage": "a", "images": images})
+    assert [entry["images"] for entry in read_log(log, "a")] == [10, 20, 30]

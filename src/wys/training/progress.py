@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -91,10 +92,12 @@ def meter(title: str, total: int, shown: bool = True) -> Iterator[Meter]:
 
 
 def append_log(path: Path, entry: dict[str, Any]) -> None:
-    """Adds one line of JSON to the log."""
+    """Adds one line of JSON to the log; a line that a kill cut short stays by itself."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
+    with path.open("a+b") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+        whole = file.read() in (b"", b"\n")
+        file.write((b"" if whole else b"\n") + json.dumps(entry).encode() + b"\n")
 
 
 def read_log(path: Path, stage: str) -> list[dict[str, Any]]:
@@ -102,11 +105,20 @@ def read_log(path: Path, stage: str) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     kept: list[dict[str, Any]] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["stage"] != stage:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        entry = _parsed(line)
+        if entry is None or entry["stage"] != stage:
             continue
         while kept and kept[-1]["images"] >= entry["images"]:
             kept.pop()
         kept.append(entry)
     return kept
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """The entry of a line; None where it was cut short."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and {"stage", "images"} <= set(entry) else None
