@@ -150,6 +150,8 @@ def test_what_is_missing_is_said_before_the_work(trained, tmp_path):
     for options, words in (
         ({"device": "cuda"}, "cuda is not available"),
         ({"processes": 3}, "3 processes cannot share batches of 4 images; take from 1 to 2"),
+        ({"processes": 0}, "0 processes cannot share"),
+        ({"workers": -1}, "0 workers or more, not by -1"),
         ({"start": trained / "nowhere"}, "no folder unet"),
     ):
         if options.get("device") == "cuda" and torch.cuda.is_available():
@@ -179,3 +181,5 @@ def test_an_editor_is_trained_further(trained, tmp_path):
         wide = NetworkSettings(text_width=32, text_layers=1, channels=(16, 32, 32), groups=8)
         other = replace(TOY, denoiser=replace(TOY.denoiser, network=wide))
         train(other, tmp_path / "other", start=editor, **OPTIONS)
+    # Told before any triplet is made.
+    assert not (tmp_path / "other").exists()

@@ -35,18 +35,22 @@ def train(
         save_minutes: Minutes between two saves of the state.
     """
     from wys.apps.results import check_writable
+    from wys.store import locked
     from wys.training import recipe
 
     check_writable(out / "log.jsonl")
     on_gpu = preset == "gpu"
-    recipe.train(
-        recipe.GPU if on_gpu else recipe.CPU,
-        out,
-        processes=processes or (1 if on_gpu else 2),
-        workers=workers,
-        device="cuda" if on_gpu else "cpu",
-        compile=compile,
-        save_minutes=save_minutes,
-        data=data,
-        start=start,
-    )
+    if processes is None:
+        processes = 1 if on_gpu else 2
+    with locked(out):
+        recipe.train(
+            recipe.GPU if on_gpu else recipe.CPU,
+            out,
+            processes=processes,
+            workers=workers,
+            device="cuda" if on_gpu else "cpu",
+            compile=compile,
+            save_minutes=save_minutes,
+            data=data,
+            start=start,
+        )

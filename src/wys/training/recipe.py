@@ -22,7 +22,7 @@ from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, settings_as_json
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings
-from wys.store import write_json
+from wys.store import read_json, write_json
 from wys.training.autoencoder import (
     AutoencoderSettings,
     load_autoencoder,
@@ -115,7 +115,7 @@ def train(
     Raises:
         WysError: a stage lacks what an earlier one makes, or the machine what training needs.
     """
-    check_ready(recipe, device, processes, start)
+    check_ready(recipe, device, processes, workers, start)
     if recipe.precision == "auto":
         fast = multiplies_bfloat16(torch.device(device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
@@ -161,7 +161,9 @@ def train(
         export(recipe, out, out / "editor", start)
 
 
-def check_ready(recipe: Recipe, device: str, processes: int, start: Path | None) -> None:
+def check_ready(
+    recipe: Recipe, device: str, processes: int, workers: int, start: Path | None
+) -> None:
     """Says before hours of work what would end them: device, packages, processes, `start`.
 
     Raises:
@@ -176,9 +178,31 @@ def check_ready(recipe: Recipe, device: str, processes: int, start: Path | None)
             f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
             f"{smallest // 2}."
         )
+    if workers < 0:
+        raise WysError(f"triplets are made by 0 workers or more, not by {workers}.")
+    if start is not None:
+        check_start(recipe, start)
+
+
+def check_start(recipe: Recipe, start: Path) -> None:
+    """Raises WysError where an editor lacks a part, or its network is not of the recipe's size."""
     for part in ("unet", "text_encoder", "tokenizer", "vae"):
-        if start is not None and not (start / part).is_dir():
+        if not (start / part).is_dir():
             raise WysError(f"{start} is no editor to train further: it has no folder {part}.")
+    network, config = recipe.denoiser.network, read_json(start / "unet" / "config.json")
+    wanted = {
+        "block_out_channels": list(network.channels),
+        "cross_attention_dim": network.text_width,
+        "attention_head_dim": network.heads,
+        "norm_num_groups": network.groups,
+    }
+    for name, value in wanted.items():
+        given = config.get(name) if isinstance(config, dict) else None
+        if given != value:
+            raise WysError(
+                f"{start} cannot be trained further with this recipe: its unet has the {name} "
+                f"{given}, not {value}; take an editor that this recipe made."
+            )
 
 
 def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) -> AutoencoderKL:
