@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import wys
 from wys.diffusion.editor import Editor
@@ -295,3 +296,21 @@ def test_numbers_that_are_none_are_one_sentence(
         relevance_map(Editor.from_pipeline(pipeline), images, TEXT)
     with pytest.raises(WysError, match="not numbers"):
         edit_image(Editor.from_pipeline(pipeline), images, TEXT, mask=drawn(Box(0, 0, 9, 9)))
+
+
+def test_what_is_no_tensor_and_no_mask_is_named(editor: Editor, images: torch.Tensor) -> None:
+    for wrong in (images.numpy(), Image.new("RGB", (8, 8))):
+        with pytest.raises(WysError, match=r"not (numpy\.ndarray|PIL\.Image); wys"):
+            edit_image(editor, wrong, TEXT)  # type: ignore[arg-type]
+    region = torch.ones(3, 1, 48, 32, dtype=torch.bool)
+    for wrong in (region, region.numpy()):
+        with pytest.raises(WysError, match=r"wys\.Mask, not (torch\.Tensor|numpy\.ndarray)"):
+            edit_image(editor, images, TEXT, mask=wrong)  # type: ignore[arg-type]
+
+
+def test_images_with_a_gradient_are_edited_without(editor: Editor, images: torch.Tensor) -> None:
+    learnt = images[:1].clone().requires_grad_()
+    mask = drawn(Box(4, 4, 20, 20), count=1)
+    edit = edit_image(editor, learnt, TEXT, wys.EditSettings(steps=1), mask=mask)
+    assert not edit.image.requires_grad and not edit.original.requires_grad
+    assert not relevance_map(editor, learnt, TEXT).values.requires_grad

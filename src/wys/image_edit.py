@@ -290,6 +290,11 @@ def edit_steps(
 ) -> Iterator[EditStep]:
     """`edit_image`, one step at a time; the last step carries the result."""
     images, texts, names = _checked(images, instructions, items)
+    if not isinstance(mask, Mask | None):
+        raise WysError(
+            f"the mask is a wys.Mask, not {_kind(mask)}; Mask.from_image makes one of a tensor of "
+            "true and false."
+        )
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
     shown = resize(images, editor.fit(size))
@@ -412,6 +417,12 @@ def _parts(
 def _checked(
     images: Tensor, instructions: str | Sequence[str], items: Items | None
 ) -> tuple[Float[Tensor, "b 3 h w"], list[str], list[int | str]]:
+    if not isinstance(images, Tensor):
+        raise WysError(
+            f"images are a torch tensor in [0, 1], not {_kind(images)}; wys.image.read_image reads "
+            "a file as one."
+        )
+    images = images.detach()  # What an edit makes of them knows no gradient.
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:
         raise WysError(f"images are [b, 3, h, w] or [3, h, w], not {list(images.shape)}.")
@@ -427,6 +438,12 @@ def _checked(
             f"{len(names)}."
         )
     return images, texts, names
+
+
+def _kind(value: object) -> str:
+    """The type of a value as its users write it: `numpy.ndarray`, `torch.Tensor`."""
+    kind = type(value)
+    return f"{kind.__module__.split('.')[0]}.{kind.__qualname__}"
 
 
 def _check_fits(what: str, count: int, size: tuple[int, int], images: Tensor) -> None:
