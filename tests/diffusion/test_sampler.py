@@ -135,6 +135,20 @@ def test_the_loop_equals_a_slow_reference(
         assert (ours[i] - one[0]).abs().max() < 1e-3 * max(1, one.abs().max())
 
 
+@pytest.mark.parametrize("blend", ["reached", "published"])
+def test_going_on_from_the_first_step_is_the_same_edit(
+    editor: Editor, images: torch.Tensor, blend: Any
+) -> None:
+    told = editor.condition(images, [TEXT] * 3)
+    noise = normal(told.z0.shape[1:], 3, [0, 1, 2], "edit")
+    mask = torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(5)) > 0.5
+    settings = EditSettings(steps=3, blend=blend)
+    whole = final(denoise(editor, told, mask, noise, settings))
+    first = next(denoise(editor, told, torch.ones_like(mask), noise, settings))
+    resumed = denoise(editor, told, mask, noise, settings, resume=(1, first.latents))
+    assert torch.allclose(final(resumed), whole, atol=1e-6)
+
+
 def test_the_background_is_at_the_level_reached_and_clean_at_the_end(
     editor: Editor, images: torch.Tensor
 ) -> None:

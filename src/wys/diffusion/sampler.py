@@ -99,7 +99,8 @@ def denoise(
         noise: one sample a item, used for the start and for every background.
         start: the clean latent that the edit starts from, scaled; None takes the input's, z0.
         relevance: R at latent size, for soft guidance.
-        resume: the number of steps done without a mask, and their latents, to go on from.
+        resume: the number of steps done without a mask, 1 or more, and their latents, to go on
+            from.
         look: what to predict besides what the guidance needs: more branches, the relevance head.
 
     Yields:
@@ -112,7 +113,7 @@ def denoise(
     done = 0
     if resume is not None:
         done, z = resume
-        level = steps[done][0] if done < len(steps) else None
+        level = _background_level(settings, *steps[done - 1])
         z = torch.where(mask, z, schedule.add_noise(conditioning.z0, noise, level))
     for index, (t, t_prev) in enumerate(steps[done:], start=done + 1):
         guidance = settings.guidance_at(t / len(schedule.abar))
@@ -120,7 +121,12 @@ def denoise(
         branches = (*guidance.branches, *more)
         prediction = editor.predict(z, t, conditioning, branches, change="change" in look)
         z = schedule.step(z, prediction.guided(guidance, relevance), t, t_prev)
-        level = t_prev if settings.blend == "reached" else t
+        level = _background_level(settings, t, t_prev)
         background = schedule.add_noise(conditioning.z0, noise, level)
         z = torch.where(mask, z, background)
         yield DenoisingStep(index, len(steps), t_prev, z, prediction, t)
+
+
+def _background_level(settings: EditSettings, t: int, t_prev: int | None) -> int | None:
+    """The noise level of the background after the step from t to t_prev."""
+    return t_prev if settings.blend == "reached" else t
