@@ -42,6 +42,21 @@ def test_one_line_needs_an_image_and_an_instruction_only(tmp_path: Path) -> None
         second.read_mask((6, 9))
 
 
+def test_a_mark_before_utf_8_is_passed_over(tmp_path: Path) -> None:
+    grey(tmp_path / "a.png", 6, 8)
+    line = json.dumps({"before": "a.png", "instruction": "make it red"})
+    (tmp_path / "metadata.jsonl").write_text(line, encoding="utf-8-sig")
+    assert read_cases(tmp_path)[0].instruction == "make it red"
+
+
+def test_no_kind_is_called_as_all_cases_are(tmp_path: Path) -> None:
+    grey(tmp_path / "a.png", 6, 8)
+    line = json.dumps({"before": "a.png", "instruction": "make it red", "kind": "all"})
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(WysError, match='line 1: the kind "all" stands for all cases'):
+        read_cases(tmp_path)
+
+
 def magicbrush(folder: Path) -> None:
     """One session of two turns; the masks are half as large as the images."""
     images = folder / "images" / "139306"

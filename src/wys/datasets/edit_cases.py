@@ -37,6 +37,8 @@ from wys.store import read_json
 METADATA = "metadata.jsonl"
 TURNS = "edit_turns.json"
 MAPPING = "mapping_file.json"
+ALL = "all"
+"""What no kind is called: tables name the rows of all cases so."""
 PIE_SIZE = 512
 """Side of PIE-Bench's images in pixels."""
 
@@ -137,7 +139,8 @@ def read_metadata_lines(folder: Path, needed: Sequence[str] = ()) -> list[EditCa
             f'"{needed[-1]}".'
         )
     try:
-        lines = metadata.read_text(encoding="utf-8").split("\n")
+        # Programs on Windows put a mark before UTF-8.
+        lines = metadata.read_text(encoding="utf-8-sig").split("\n")
     except ValueError as error:
         raise WysError(f"{metadata} is not UTF-8 text; save it as that.") from error
     cases = []
@@ -150,6 +153,8 @@ def read_metadata_lines(folder: Path, needed: Sequence[str] = ()) -> list[EditCa
         except ValueError as error:
             raise WysError(f"{place} is not valid JSON: {error}.") from error
         entry = _Entry(values, place, needed)
+        if entry.get("kind") == ALL:
+            raise WysError(f'{place}: the kind "{ALL}" stands for all cases; name it otherwise.')
         captions = entry.get("caption_before"), entry.get("caption_after")
         cases.append(
             EditCase(
