@@ -72,6 +72,7 @@ def test_damaged_tensors_are_refused(saved: Path, name: str, tensor: Tensor) -> 
         ("image_size", ["a", "b"]),
         ("image_size", [40.0, 60.0]),
         ("settings", []),
+        ("settings", {}),
         ("settings", {"threshold": "some"}),
         ("settings", {"normalisation": "some"}),
         ("settings", {"timesteps": "abc"}),

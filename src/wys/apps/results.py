@@ -167,10 +167,12 @@ def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Relev
     """The map of a file's content; an error of whatever kind where it is not one."""
     from wys.diffusion.settings import parse_as
 
-    instructions = json.loads(metadata["instructions"])
+    instructions, settings = (json.loads(metadata[key]) for key in ("instructions", "settings"))
     height, width = parse_as(tuple[int, ...], json.loads(metadata["image_size"]), "the image size")
     if not isinstance(instructions, list) or not all(isinstance(x, str) for x in instructions):
         raise WysError("its instructions are no list of sentences.")
+    if not settings:
+        raise WysError("it has no settings.")
     if min(height, width) < 1:
         raise WysError("it is of an image without pixels.")
     found = RelevanceMap(
@@ -179,7 +181,7 @@ def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Relev
         spread=tensors.get("spread"),
         instructions=tuple(instructions),
         image_size=(height, width),
-        settings=parse_as(RelevanceSettings, json.loads(metadata["settings"]), "its settings"),
+        settings=parse_as(RelevanceSettings, settings, "its settings"),
     )
     count = len(instructions)
     parts = {"values": found.values, "raw": found.raw, "spread": found.spread}
