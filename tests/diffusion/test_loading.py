@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors.torch import save_file
 
 import wys
@@ -67,18 +71,42 @@ def test_settings_and_head_come_from_a_hub_repository_too(
 
     def download(name: str, file: str) -> str:
         assert name == "someone/editor"
-        if file not in has:
+        if file not in (*has, "model_index.json"):
             raise EntryNotFoundError("404")
         return str(broken / file)
 
     kind = StableDiffusionInstructPix2PixPipeline
-    load, config = kind.from_pretrained, kind.load_config
+    load = kind.from_pretrained
     monkeypatch.setattr(loading, "hf_hub_download", download)
-    monkeypatch.setattr(kind, "load_config", lambda name: config(str(broken)))
     monkeypatch.setattr(kind, "from_pretrained", lambda name, **how: load(str(broken), **how))
     loaded = Editor.load("someone/editor")
     assert loaded.settings.edit.steps == (3 if has else wys.PAPER.edit.steps)
     assert (loaded.head is not None) == bool(has)
+
+
+class Unknown(RepositoryNotFoundError):
+    """What the client raises, without the answer that it had from a server."""
+
+    def __init__(self) -> None:
+        OSError.__init__(self, "401")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (LocalEntryNotFoundError("no network"), "the hub cannot be reached"),
+        (EntryNotFoundError("404"), "no diffusers pipeline"),
+        (Unknown(), "the hub has no someone/editor"),
+    ],
+)
+def test_what_the_hub_has_not_is_one_sentence(
+    error: Exception, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(name: str, file: str) -> str:
+        raise error
+
+    monkeypatch.setattr(loading, "hf_hub_download", download)
+    assert words in refused("someone/editor")
 
 
 def test_numbers_and_memory_options(editor_directory: Path, images: torch.Tensor) -> None:

@@ -4,6 +4,7 @@ Only safetensors weights are read and no code of a checkpoint is run.
 """
 
 import importlib.resources
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,11 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
@@ -109,8 +114,7 @@ def load(name: str, options: EditorOptions) -> Loaded:
             **({"config": options.config} if options.config else {}),
         )
     elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
-        index = StableDiffusionInstructPix2PixPipeline.load_config(name)
-        check_pipeline_class(dict(index), name)
+        check_pipeline_class(_hub_index(name), name)
         pipeline = _from_pretrained(name, dtype, options.variant)
         own, weights = _from_hub(name, SETTINGS), _from_hub(name, HEAD)
         settings = settings if own is None else read_settings(own)
@@ -316,6 +320,35 @@ def check_parts(pipeline: Any, name: str) -> None:
             f"the tokenizer of {name} has no pad_token, with which texts are made equally long; "
             "name one."
         )
+
+
+def _hub_index(name: str) -> dict[str, Any]:
+    """A repository's model_index.json; WysError where it has none, or cannot be asked."""
+    # The hub's client tells of each of its tries to connect.
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        index = read_json(hf_hub_download(name, "model_index.json"))
+    except LocalEntryNotFoundError as error:
+        raise WysError(
+            f"the hub cannot be reached, and {name} is not in its cache; connect, or give a "
+            "pipeline directory."
+        ) from error
+    except EntryNotFoundError as error:
+        raise WysError(
+            f"{name} on the hub is no diffusers pipeline: it has no model_index.json."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise WysError(
+            f"the hub has no {name} that you may read; check the name, or log in with "
+            "'hf auth login'."
+        ) from error
+    finally:
+        log.setLevel(level)
+    if not isinstance(index, dict):
+        raise WysError(f"the model_index.json of {name} is damaged: it holds no object.")
+    return index
 
 
 def _from_hub(name: str, file: str) -> Path | None:
