@@ -185,7 +185,7 @@ def slow_edits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def slowly(*request: Any) -> Iterator[jobs.Progress]:
         for progress in edits(*request):
-            time.sleep(0.1)
+            time.sleep(0.4)
             yield progress
 
     edits = jobs.edits
@@ -201,12 +201,12 @@ def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None
     page.fill("#steps input", "150")
     page.locator("#steps input").blur()
     page.click("#edit")
-    page.wait_for_selector("#message progress[value]")
+    page.wait_for_selector("#message progress[max='150']")
     page.click("#cancel")
     page.wait_for_selector("#cancel:text('Cancelling')")
     page.wait_for_selector("#message :text('Cancelled')")
     page.wait_for_selector("#edit")
-    assert not page.locator("#result").is_visible()
+    page.wait_for_selector("#result", state="hidden")
 
     # Several seeds become a gallery to choose from.
     page.fill("#steps input", "1")
