@@ -20,6 +20,7 @@ import transformers
 from PIL import Image
 
 from wys.apps import cli, results
+from wys.apps.options import EditorOptions
 from wys.image import read_mask, read_picture
 
 FILES = {"edited.png", "relevance.png", "mask.png", "sheet.png", "run.json"}
@@ -266,6 +267,23 @@ def test_bad_options_are_refused(
 ) -> None:
     out = tmp_path / "out"
     check_refused(wys("edit", photo, "make it red", *arguments, "--out", out), capsys, out, words)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("--threshold", "1.5"), ("--draws", "0"), ("--steps", "0"), ("--guidance-text", "nan")],
+)
+def test_numbers_out_of_range_are_refused_before_an_editor_is_loaded(
+    wys: Wys,
+    photo: Path,
+    tmp_path: Path,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, str],
+) -> None:
+    monkeypatch.setattr(EditorOptions, "load", None)
+    out = tmp_path / "out"
+    check_refused(wys("edit", photo, "make it red", *arguments, "--out", out), capsys, out)
 
 
 def test_a_mask_or_map_of_another_size_is_refused(

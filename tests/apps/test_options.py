@@ -23,45 +23,42 @@ def test_editor_options_are_those_of_the_loader() -> None:
 
 
 def test_options_that_are_not_given_leave_the_editors_settings(editor: Editor) -> None:
-    settings = MapOptions().settings(editor)
+    settings = MapOptions().settings(editor.settings)
     assert GuideOptions().settings(settings) == editor.settings
-    changed = MapOptions(draws=3, threshold="auto").settings(editor)
+    changed = MapOptions(draws=3, threshold="auto").settings(editor.settings)
     assert changed.relevance.draws == 3 and changed.relevance.threshold == "auto"
     assert changed.relevance.timesteps == editor.settings.relevance.timesteps
     guided = GuideOptions(guidance_text=2.0).settings(changed).edit.guidance
     assert guided.text == 2.0 and guided.image == editor.settings.edit.guidance.image
 
 
-def test_draws_and_timesteps_ask_for_a_map_before_the_edit(editor: Editor) -> None:
-    own = editor.settings
-    on_the_way = replace(own, relevance=replace(own.relevance, first_steps=2))
-    reads = Editor(editor.pipeline, editor.device, on_the_way)
-    assert MapOptions().settings(reads).relevance.first_steps == 2
-    assert MapOptions(draws=4).settings(reads).relevance.first_steps == 0
-    assert MapOptions(draws=4, first_steps=1).settings(reads).relevance.first_steps == 1
-    scene = SceneMapOptions(timesteps=(0.5,)).settings(reads, OWN).relevance
+def test_draws_and_timesteps_ask_for_a_map_before_the_edit() -> None:
+    own = replace(PAPER, relevance=replace(PAPER.relevance, first_steps=2))
+    assert MapOptions().settings(own).relevance.first_steps == 2
+    assert MapOptions(draws=4).settings(own).relevance.first_steps == 0
+    assert MapOptions(draws=4, first_steps=1).settings(own).relevance.first_steps == 1
+    scene = SceneMapOptions(timesteps=(0.5,)).settings(own, OWN).relevance
     assert scene is not None and scene.first_steps == 0
 
 
-def test_another_source_does_not_take_over_what_it_cannot_use(editor: Editor) -> None:
+def test_another_source_does_not_take_over_what_it_cannot_use() -> None:
     head = replace(
-        editor.settings.relevance,
+        PAPER.relevance,
         source="head",
         normalisation="absolute",
         threshold=0.6,
         verdict=VerdictSettings(nothing_below=0.9),
     )
-    settings = replace(editor.settings, relevance=head)
-    reads = Editor(editor.pipeline, editor.device, settings)
-    assert MapOptions(source="head").settings(reads).relevance == head
-    other = MapOptions(source="difference", draws=2).settings(reads).relevance
+    own = replace(PAPER, relevance=head)
+    assert MapOptions(source="head").settings(own).relevance == head
+    other = MapOptions(source="difference", draws=2).settings(own).relevance
     assert other == replace(PAPER.relevance, source="difference", draws=2)
-    scene = SceneMapOptions(source="difference").settings(reads, OWN).relevance
+    scene = SceneMapOptions(source="difference").settings(own, OWN).relevance
     assert scene == PAPER.relevance
 
 
-def test_the_threshold_of_a_scene_is_that_of_its_maps_alone(editor: Editor) -> None:
-    given = SceneMapOptions(threshold=0.7).settings(editor, OWN)
+def test_the_threshold_of_a_scene_is_that_of_its_maps_alone() -> None:
+    given = SceneMapOptions(threshold=0.7).settings(PAPER, OWN)
     assert given.threshold == 0.7
     assert given.relevance is not None and given.relevance.threshold == 0.7
     assert given.voting == OWN.voting

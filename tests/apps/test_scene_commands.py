@@ -184,6 +184,7 @@ def test_films_play_and_recorded_paths_are_read(wys: Wys, scene: Path, tmp_path:
         ),
         (("edit", "SCENE", "make it red", "--out", "SCENE"), "already"),
         (("edit", "SCENE", "make it red", "--out", "OUT", "--threshold", "3"), "threshold"),
+        (("relevance", "SCENE", "make it red", "--out", "OUT", "--draws", "0"), "draws"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -76,7 +76,7 @@ def relevance(
         instruction: What to do, such as "make the red cube blue".
         out: Folder for the results; made where it is missing.
     """
-    picture = _check_inputs(image, instruction, region)
+    picture = _check_inputs(image, instruction, how, region)
     _run(image, picture, instruction, out, editor, how, region, None, None)
 
 
@@ -102,16 +102,19 @@ def edit(
     """
     if guide.auto and (guide.zoom or region.mask is not None):
         raise WysError("--auto chooses the mask on the whole image: leave out --mask and --zoom.")
-    picture = _check_inputs(image, instruction, region)
+    picture = _check_inputs(image, instruction, how, region, guide)
     _run(image, picture, instruction, out, editor, how, region, guide, relevance)
 
 
-def _check_inputs(image: Path, instruction: str, region: MaskOptions) -> Picture:
+def _check_inputs(
+    image: Path, instruction: str, *options: MapOptions | MaskOptions | GuideOptions
+) -> Picture:
     """Everything that can be wrong before an editor is loaded."""
     from wys.image import read_picture
 
     check_instruction(instruction)
-    region.check()
+    for group in options:
+        group.check()
     return read_picture(image)
 
 
@@ -152,7 +155,7 @@ def _run(
         with err.status("loading the editor"):
             editor = options.load()
         clock.lap("load")
-        settings = how.settings(editor)
+        settings = how.settings(editor.settings)
         settings = settings if guide is None else guide.settings(settings)
         original = picture.over_white()
         with PeakMemory(editor.device) as memory:

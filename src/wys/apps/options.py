@@ -142,11 +142,17 @@ class MapOptions:
     seed: int = 0
     """Seed of all noise."""
 
-    def settings(self, editor: Editor) -> EditorSettings:
-        """The preset with what was given."""
+    def check(self) -> None:
+        """Raises WysError where a value is out of its range, before an editor is loaded."""
         from wys.diffusion.settings import PAPER
 
-        preset = editor.settings if self.preset == "editor" else PAPER
+        self.settings(PAPER)
+
+    def settings(self, own: EditorSettings) -> EditorSettings:
+        """The preset, which may be the editor's own settings, with what was given."""
+        from wys.diffusion.settings import PAPER
+
+        preset = own if self.preset == "editor" else PAPER
         relevance = overridden(
             of_source(preset.relevance, self.source),
             source=self.source,
@@ -261,6 +267,12 @@ class GuideOptions:
     """Try several guidance scales, thresholds and seeds, and keep the best."""
     force: Flag = False
     """Edit also where the map says that there is nothing to edit."""
+
+    def check(self) -> None:
+        """Raises WysError where a value is out of its range, before an editor is loaded."""
+        from wys.diffusion.settings import PAPER
+
+        self.settings(PAPER)
 
     def settings(self, preset: EditorSettings) -> EditorSettings:
         """The preset with what was given."""

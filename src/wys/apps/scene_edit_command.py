@@ -69,6 +69,8 @@ def edit(
     from wys.store import locked
 
     check_film(film)
+    how.check(PRESETS[method])
+    guide.check(PRESETS[method])
     title = layer_name(instruction if name is None else name)
     source = SceneFolder.open(scene)
     source.scene(None)
@@ -82,7 +84,7 @@ def edit(
             held.enter_context(locked(scene))
         with err.status("loading the editor"):
             loaded = editor.load()
-        settings = guide.settings(loaded, how.settings(loaded, PRESETS[method]))
+        settings = guide.settings(loaded.settings, how.settings(loaded.settings, PRESETS[method]))
         if out is not None:
             if not again:
                 copy_scene(source, out)

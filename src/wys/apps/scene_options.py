@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from wys.datasets.reading import ReadSettings
-    from wys.diffusion.editor import Editor
+    from wys.diffusion.settings import EditorSettings
     from wys.nerf.fitting import FitSettings
     from wys.scene_settings import SceneEditSettings
 
@@ -108,10 +108,16 @@ class SceneMapOptions:
     seed: int = 0
     """Seed of all noise."""
 
-    def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
-        """The preset with what was given."""
+    def check(self, preset: SceneEditSettings) -> None:
+        """Raises WysError where a value is out of its range, before an editor is loaded."""
+        from wys.diffusion.settings import PAPER
+
+        self.settings(PAPER, preset)
+
+    def settings(self, own: EditorSettings, preset: SceneEditSettings) -> SceneEditSettings:
+        """The preset with what was given; what it leaves open is the editor's own."""
         maps = overridden(
-            of_source(preset.relevance or editor.settings.relevance, self.source),
+            of_source(preset.relevance or own.relevance, self.source),
             source=self.source,
             first_steps=before_the_edit(None, self.draws, self.timesteps),
             draws=self.draws,
@@ -152,9 +158,15 @@ class SceneGuideOptions:
     force: Flag = False
     """Edit also where no view shows what is meant."""
 
-    def settings(self, editor: Editor, preset: SceneEditSettings) -> SceneEditSettings:
-        """The preset with what was given."""
-        own_edit = preset.edit or editor.settings.edit
+    def check(self, preset: SceneEditSettings) -> None:
+        """Raises WysError where a value is out of its range, before an editor is loaded."""
+        from wys.diffusion.settings import PAPER
+
+        self.settings(PAPER, preset)
+
+    def settings(self, own: EditorSettings, preset: SceneEditSettings) -> SceneEditSettings:
+        """The preset with what was given; what it leaves open is the editor's own."""
+        own_edit = preset.edit or own.edit
         guidance = overridden(own_edit.guidance, text=self.guidance_text, image=self.guidance_image)
         edit = overridden(own_edit, guidance=guidance, steps=self.steps)
         settings = overridden(

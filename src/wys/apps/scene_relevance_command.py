@@ -58,6 +58,7 @@ def relevance(
     from wys.scene_folder import SceneFolder
     from wys.scene_settings import PRESETS
 
+    how.check(PRESETS["wys"])
     folder = SceneFolder.open(scene)
     look = folder.look(folder.top)
     views = folder.views_to_edit(folder.top)
@@ -65,7 +66,7 @@ def relevance(
     with result_folder(out) as results:
         with err.status("loading the editor"):
             loaded = editor.load()
-        settings = how.settings(loaded, PRESETS["wys"])
+        settings = how.settings(loaded.settings, PRESETS["wys"])
         look = look.to(beside(loaded.device))
         found = _find(loaded, look, views, instruction, settings, how.seed)
         record = run_record(instruction, editor, loaded, how.seed) | {"scene": str(scene.resolve())}

@@ -112,7 +112,7 @@ def look(visit: Visit, editors: Editors, wish: Wish) -> Visit:
     wish.check()
     given = _given(visit)
     editor = editors.get(wish.editor)
-    settings = MapOptions(seed=wish.seed).settings(editor).relevance
+    settings = MapOptions(seed=wish.seed).settings(editor.settings).relevance
     made = relevance_map(
         editor, given.picture.over_white(), wish.instruction, settings, seed=wish.seed
     )

@@ -55,8 +55,11 @@ def view(
     from wys.apps.scene_results import check_film
     from wys.apps.view.studio import Studio, StudioSettings
     from wys.apps.view.viewer import Viewer, ViewerSettings
+    from wys.scene_settings import PRESETS
 
     check_film(film)
+    how.check(PRESETS[method])
+    guide.check(PRESETS[method])
     check_address(host, 0)  # Where the port is taken the next free one will do.
     with err.status("opening the scene"):
         studio = Studio(scene, StudioSettings(editor, how, guide, method, film))

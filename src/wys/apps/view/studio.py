@@ -272,9 +272,9 @@ class Studio:
         return self._editor
 
     def _edit_settings(self) -> SceneEditSettings:
-        editor, given = self._loaded(), self.settings
+        own, given = self._loaded().settings, self.settings
         preset = scene_settings.PRESETS[given.method]
-        return given.guide.settings(editor, given.how.settings(editor, preset))
+        return given.guide.settings(own, given.how.settings(own, preset))
 
     def _preview(self, instruction: str) -> Steps:
         check_instruction(instruction)
