@@ -26,13 +26,14 @@ sample = make_pairs(
 image, instruction = sample.before[0], sample.plain_instructions[0]
 
 relevance = wys.relevance_map(editor, image, instruction)
+own = editor.settings.edit.guidance
 rows = []
 for threshold in (0.2, 0.5, "auto"):
     mask = relevance.mask(threshold).grown(1)
     region = mask.at(mask.image_size)[0]
     row = [(f"threshold {threshold}", draw_outline(image, region))]
-    for scale in (1.5, 3.0):
-        guidance = replace(editor.settings.edit.guidance, text=scale)
+    for scale in (own.text, 1.5 * own.text):
+        guidance = replace(own, text=scale)
         settings = replace(editor.settings.edit, guidance=guidance)
         edit = wys.edit_image(editor, image, instruction, settings, relevance=relevance, mask=mask)
         row.append((f"text guidance {scale:g}", edit.image[0]))
