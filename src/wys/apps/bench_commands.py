@@ -50,7 +50,6 @@ def bench_image(
     """
     from wys.apps.progress import progress
     from wys.diffusion.conditioning import Guidance
-    from wys.evaluation.cases import Cases
     from wys.evaluation.image_bench import BEST_GUIDANCE, METHODS, image_bench
     from wys.evaluation.image_bench import best_guidance as guidance_scores
 
@@ -69,9 +68,8 @@ def bench_image(
 
     def find_guidance() -> list[float]:
         found = []
-        validation = Cases(best_cases, on.seed, "validation", on.world, on.size, on.batch)
         with progress("best guidance of ip2p") as advance:
-            for entry in guidance_scores(loaded, validation):
+            for entry in guidance_scores(loaded, on.to_choose_on(best_cases)):
                 found.append(entry)
                 advance(len(found), len(BEST_GUIDANCE))
         best = max(found, key=lambda entry: entry[1])[0]

@@ -14,7 +14,7 @@ from wys.errors import WysError
 
 if TYPE_CHECKING:
     from wys.diffusion.editor import Editor
-    from wys.evaluation.cases import Source
+    from wys.evaluation.cases import Cases, Source
     from wys.evaluation.journal import Journal
     from wys.evaluation.judges import Judges
 
@@ -59,6 +59,13 @@ class CaseOptions:
         # The folder is read now, so that what is wrong with it shows before an editor is loaded.
         assert own.count
         return own
+
+    def to_choose_on(self, count: int) -> Cases:
+        """Validation cases of the world to find settings on, none of them among the measured."""
+        from wys.evaluation.cases import Cases
+
+        seed = self.seed + (self.seeds if self.split == "validation" else 0)
+        return Cases(count, seed, "validation", self.world, self.size, self.batch)
 
     @property
     def all_seeds(self) -> tuple[int, ...]:
