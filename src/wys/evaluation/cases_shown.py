@@ -10,7 +10,7 @@ from typing import Any
 from wys.evaluation.journal import Journal, Record
 
 EACH = 2
-"""Cases shown of the best, of the median and of the worst."""
+"""Most cases shown of the best, of the median and of the worst."""
 UNRANKED = {"noop", "true-mask", "true-views", "vae-oracle", "field", "single-view"}
 """Methods that no ranking is of: they do nothing, know the truth, or are masks alone."""
 
@@ -52,7 +52,7 @@ def shown_cases(journal: Journal) -> list[ShownCase]:
         what, unit = f"the CLIP direction of {focus}", ""
     order = sorted(known, key=lambda case: (-known[case], case))
     shown = []
-    for place, case in _places(order):
+    for place, case in places(order):
         record = own[case]
         names = ["input", *(["relevance"] if focus == "wys" else []), *methods, "truth"]
         paths = [(name, journal.picture_path(case, name)) for name in names]
@@ -76,18 +76,19 @@ def gain(record: Record, idle: Record | None) -> float | None:
     return 10 * math.log10(still / max(error, 1e-9))
 
 
-def _places(order: list[str]) -> list[tuple[str, str]]:
+def places(order: list[str]) -> list[tuple[str, str]]:
     """The cases at both ends and in the middle of an order, none twice."""
-    middle = max(0, (len(order) - EACH) // 2)
+    each = min(EACH, max(1, len(order) // 3))
+    middle = (len(order) - each) // 2
     wanted = [
-        *(("Best", case) for case in order[:EACH]),
-        *(("Median", case) for case in order[middle : middle + EACH]),
-        *(("Worst", case) for case in order[-EACH:]),
+        *(("Best", case) for case in order[:each]),
+        *(("Worst", case) for case in order[-each:]),
+        *(("Median", case) for case in order[middle : middle + each]),
     ]
     first: dict[str, str] = {}
     for place, case in wanted:
         first.setdefault(case, place)
-    return [(place, case) for case, place in first.items()]
+    return [(first[case], case) for case in order if case in first]
 
 
 def _flat(value: Any) -> list[float]:
