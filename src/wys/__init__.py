@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wys.diffusion.editor import Editor
     from wys.diffusion.loading import EditorOptions
     from wys.diffusion.noise import NoisePrediction
-    from wys.diffusion.sampler import EditSettings
+    from wys.diffusion.sampler import EditSettings, Solver
     from wys.diffusion.settings import PAPER, EditorSettings
     from wys.errors import WysError, WysWarning
     from wys.image import Picture, read_image, read_mask, read_picture, write_image, write_picture
@@ -27,7 +27,7 @@ _PLACES = {
     "wys.diffusion.editor": ("Editor",),
     "wys.diffusion.loading": ("EditorOptions",),
     "wys.diffusion.noise": ("NoisePrediction",),
-    "wys.diffusion.sampler": ("EditSettings",),
+    "wys.diffusion.sampler": ("EditSettings", "Solver"),
     "wys.diffusion.settings": ("PAPER", "EditorSettings"),
     "wys.errors": ("WysError", "WysWarning"),
     "wys.image": (
@@ -66,6 +66,7 @@ __all__ = [
     "SceneEditSettings",
     "SceneEditStep",
     "SceneFolder",
+    "Solver",
     "VerdictSettings",
     "WysError",
     "WysWarning",

@@ -15,7 +15,7 @@ from torch import Tensor
 from wys.diffusion.conditioning import Conditioning, Sight
 from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
-from wys.diffusion.sampler import DenoisingStep, EditSettings, denoise
+from wys.diffusion.sampler import Begun, DenoisingStep, EditSettings, denoise
 from wys.diffusion.schedule import levels
 from wys.diffusion.window import windows
 from wys.errors import WysError
@@ -343,7 +343,9 @@ def edit_steps(
         soft = None
         if relevance is not None:
             soft = relevance.select(chosen).at(view.told.latent_size, part.box).to(view.told.z0)
-        resume = (first, begun.latents[chosen]) if begun is not None and first else None
+        resume = None
+        if begun is not None and first:
+            resume = Begun(first, begun.latents[chosen], begun.clean[chosen])
         for latents, edited in edit_masked(
             editor, view, own_noise, settings, relevance=soft, resume=resume
         ):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from wys.diffusion.conditioning import Conditioning
 from wys.diffusion.editor import Editor
-from wys.diffusion.sampler import EditSettings, denoise
+from wys.diffusion.sampler import Begun, EditSettings, denoise
 from wys.diffusion.window import Windows, windows
 from wys.errors import WysError
 from wys.image import resize
@@ -32,14 +32,14 @@ def edit_masked(
     settings: EditSettings,
     *,
     relevance: Float[Tensor, "b 1 h w"] | None = None,
-    resume: tuple[int, Float[Tensor, "b c h w"]] | None = None,
+    resume: Begun | None = None,
     start: Float[Tensor, "b c h w"] | None = None,
 ) -> Iterator[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 h w"] | None]]:
     """The latents after each step; last, once more, with the images composited.
 
     Args:
         relevance: R at latent size, for soft guidance.
-        resume: steps that are done already, and the latents after them.
+        resume: steps that are done already.
         start: the clean latents that are noised in the beginning; None: those of the images.
 
     Raises:
@@ -55,7 +55,7 @@ def edit_masked(
         cut.crop(noise),
         settings,
         relevance=None if relevance is None else cut.crop(relevance),
-        resume=None if resume is None else (resume[0], cut.crop(resume[1])),
+        resume=resume and Begun(resume.steps, cut.crop(resume.latents), cut.crop(resume.clean)),
         start=None if start is None else cut.crop(start),
     ):
         latents = cut.paste(told.z0, step.latents)

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline
 
 from wys.diffusion.conditioning import Conditioning, Guidance
 from wys.diffusion.editor import Editor
-from wys.diffusion.sampler import DenoisingStep, EditSettings, denoise
+from wys.diffusion.sampler import Begun, DenoisingStep, EditSettings, denoise
 from wys.errors import WysError
 from wys.seeds import normal
 
@@ -135,18 +135,36 @@ def test_the_loop_equals_a_slow_reference(
         assert (ours[i] - one[0]).abs().max() < 1e-3 * max(1, one.abs().max())
 
 
+@pytest.mark.parametrize("solver", ["ddim", "dpm++"])
 @pytest.mark.parametrize("blend", ["reached", "published"])
 def test_going_on_from_the_first_step_is_the_same_edit(
-    editor: Editor, images: torch.Tensor, blend: Any
+    editor: Editor, images: torch.Tensor, blend: Any, solver: Any
 ) -> None:
     told = editor.condition(images, [TEXT] * 3)
     noise = normal(told.z0.shape[1:], 3, [0, 1, 2], "edit")
     mask = torch.rand(3, 1, 12, 8, generator=torch.Generator().manual_seed(5)) > 0.5
-    settings = EditSettings(steps=3, blend=blend)
+    settings = EditSettings(steps=3, blend=blend, solver=solver)
     whole = final(denoise(editor, told, mask, noise, settings))
     first = next(denoise(editor, told, torch.ones_like(mask), noise, settings))
-    resumed = denoise(editor, told, mask, noise, settings, resume=(1, first.latents))
+    resumed = denoise(
+        editor, told, mask, noise, settings, resume=Begun(1, first.latents, first.clean)
+    )
     assert torch.allclose(final(resumed), whole, atol=1e-6)
+
+
+def test_between_the_first_step_and_the_last_the_better_solver_has_others(
+    editor: Editor, images: torch.Tensor
+) -> None:
+    told = editor.condition(images, [TEXT] * 3)
+    noise = normal(told.z0.shape[1:], 4, [0, 1, 2], "edit")
+    everywhere = torch.ones(3, 1, 12, 8, dtype=torch.bool)
+
+    def edited(solver: Any, steps: int) -> torch.Tensor:
+        settings = EditSettings(steps=steps, solver=solver)
+        return final(denoise(editor, told, everywhere, noise, settings))
+
+    assert torch.equal(edited("dpm++", 2), edited("ddim", 2))
+    assert not torch.allclose(edited("dpm++", 3), edited("ddim", 3), atol=1e-2)
 
 
 def test_the_background_is_at_the_level_reached_and_clean_at_the_end(

@@ -255,6 +255,8 @@ class GuideOptions:
     """What the result should not be."""
     steps: Annotated[int | None, own("N")] = None
     """Denoising steps (paper: 20)."""
+    solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
+    """dpm++ needs fewer steps for the same edit, ddim is the paper's."""
     start: Annotated[float | None, own("FRACTION")] = None
     """Noise level to start from; less than 1 stays nearer to the input."""
     guided: Annotated[tuple[float, float] | None, own("LOW HIGH")] = None
@@ -283,7 +285,12 @@ class GuideOptions:
             edit.guidance, text=self.guidance_text, image=self.guidance_image, soft=self.soft
         )
         edit = overridden(
-            edit, guidance=guidance, steps=self.steps, start=self.start, guided=self.guided
+            edit,
+            guidance=guidance,
+            steps=self.steps,
+            solver=self.solver,
+            start=self.start,
+            guided=self.guided,
         )
         if self.window and edit.window is None:
             edit = dataclasses.replace(edit, window=WindowSettings())

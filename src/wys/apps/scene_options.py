@@ -140,6 +140,8 @@ class SceneGuideOptions:
     """Guidance scale of the photograph (paper: 1.5)."""
     steps: Annotated[int | None, own("N")] = None
     """Denoising steps of each edited photograph (paper: 20)."""
+    solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
+    """dpm++ needs fewer steps for the same edit, ddim is the paper's."""
     noise: Annotated[
         tuple[float, float] | None,
         tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: the method's own)"),
@@ -168,7 +170,7 @@ class SceneGuideOptions:
         """The preset with what was given; what it leaves open is the editor's own."""
         own_edit = preset.edit or own.edit
         guidance = overridden(own_edit.guidance, text=self.guidance_text, image=self.guidance_image)
-        edit = overridden(own_edit, guidance=guidance, steps=self.steps)
+        edit = overridden(own_edit, guidance=guidance, steps=self.steps, solver=self.solver)
         settings = overridden(
             preset,
             edit=edit,

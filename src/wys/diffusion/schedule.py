@@ -1,4 +1,4 @@
-"""The noise schedule of a checkpoint, and DDIM as an explicit step from t to t_prev.
+"""The noise schedule of a checkpoint, and its solvers as explicit steps from t to t_prev.
 
 Symbols: t in 0..T-1 is the timestep (T = 1000), abar_t the cumulative alpha of the checkpoint's
 schedule, z_t = sqrt(abar_t) z0 + sqrt(1 - abar_t) noise. `None` as a timestep means
@@ -123,15 +123,46 @@ class Schedule:
             return level.sqrt() * output + (1 - level).sqrt() * z
         return (z - level.sqrt() * output) / (1 - level).sqrt()
 
+    def clean(self, z: Float[Tensor, "b c h w"], noise: Tensor, t: int) -> Float[Tensor, "b c h w"]:
+        """The clean latent that predicted noise stands for, clipped where the checkpoint asks."""
+        level = self.level(t, z)
+        clean = (z - (1 - level).sqrt() * noise) / level.sqrt()
+        return clean if self.clip is None else clean.clamp(-self.clip, self.clip)
+
     def step(
         self, z: Float[Tensor, "b c h w"], noise: Tensor, t: int, t_prev: int | None
     ) -> Float[Tensor, "b c h w"]:
         """One DDIM step from t to t_prev, without randomness (arXiv 2010.02502, equation 12)."""
-        level, target = self.level(t, z), self.level(t_prev, z)
-        clean = (z - (1 - level).sqrt() * noise) / level.sqrt()
-        if self.clip is not None:
-            clean = clean.clamp(-self.clip, self.clip)
+        target = self.level(t_prev, z)
+        return target.sqrt() * self.clean(z, noise, t) + (1 - target).sqrt() * noise
+
+    def multistep(
+        self,
+        z: Float[Tensor, "b c h w"],
+        clean: Float[Tensor, "b c h w"],
+        earlier: Float[Tensor, "b c h w"],
+        times: tuple[int, int, int],
+    ) -> Float[Tensor, "b c h w"]:
+        """One step of DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2).
+
+        It is a DDIM step along the line through this clean latent and the one of the step before,
+        drawn over the logarithm of the signal-to-noise ratio.
+
+        Args:
+            clean: what is predicted at t.
+            earlier: what was predicted at t_before.
+            times: t_before, t and t_prev, falling.
+        """
+        before, here, there = (self._log_ratio(t) for t in times)
+        clean = clean + (there - here) / (here - before) / 2 * (clean - earlier)
+        level, target = self.level(times[1], z), self.level(times[2], z)
+        noise = (z - level.sqrt() * clean) / (1 - level).sqrt()
         return target.sqrt() * clean + (1 - target).sqrt() * noise
+
+    def _log_ratio(self, t: int) -> float:
+        """log(sqrt(abar) / sqrt(1 - abar)): half the logarithm of the signal-to-noise ratio."""
+        level = float(self.abar[t])
+        return 0.5 * (math.log(level) - math.log1p(-level))
 
 
 def pairs(timesteps: list[int]) -> list[tuple[int, int | None]]:
