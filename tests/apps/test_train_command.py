@@ -1,9 +1,11 @@
 """The training command: what it is refused for before any work."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from wys.apps import cli
 from wys.store import locked
@@ -14,7 +16,9 @@ from wys.training import recipe
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trainings that the command began; none of them does anything."""
     found: list[Any] = []
-    monkeypatch.setattr(recipe, "train", lambda *_, **options: found.append(options))
+    monkeypatch.setattr(
+        recipe, "train", lambda what, *_, **options: found.append({**options, "recipe": what})
+    )
     return found
 
 
@@ -44,3 +48,26 @@ def test_another_network_is_refused_before_any_triplet_is_made(tmp_path: Path, c
     assert cli.main(["train", "--out", str(out), "--start", str(editor)]) == 2
     assert "block_out_channels [320, 640], not [64, 128, 192]" in capsys.readouterr().err
     assert not (out / "data").exists()
+
+
+def test_the_length_is_the_users_the_datas_or_the_presets(
+    begun: list[Any], tmp_path: Path, capsys
+) -> None:
+    lines = []
+    for i in range(12):
+        for name in (f"{i}a.png", f"{i}b.png"):
+            Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / name)
+        pair = {"before": f"{i}a.png", "after": f"{i}b.png", "instruction": "make it red"}
+        lines.append(json.dumps(pair) + "\n")
+    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    own = ("--data", str(tmp_path))
+    for options in ((), ("--images", "5000"), own, (*own, "--images", "5000")):
+        assert cli.main(["train", "--out", str(tmp_path / "out"), *options]) == 0
+    lengths = [each["recipe"].denoiser.images for each in begun]
+    # One of the twelve is held out.
+    expected = (recipe.CPU.denoiser.images, 5000, 11 * recipe.VIEWS, 5000)
+    assert lengths == pytest.approx(expected, abs=48)
+    out = tmp_path / "none"
+    assert cli.main(["train", "--out", str(out), "--images", "10"]) == 2
+    assert capsys.readouterr().err.startswith("wys: an editor is trained on at least 96 images")
+    assert not out.exists()

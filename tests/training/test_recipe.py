@@ -8,13 +8,14 @@ import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.store import read_tensors
 from wys.training.autoencoder import AutoencoderSettings
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.learner import Learner
-from wys.training.recipe import Recipe, train
+from wys.training.recipe import CPU, GPU, VIEWS, Recipe, train
+from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 
 TOY = Recipe(
@@ -183,3 +184,50 @@ def test_an_editor_is_trained_further(trained, tmp_path):
         train(other, tmp_path / "other", start=editor, **OPTIONS)
     # Told before any triplet is made.
     assert not (tmp_path / "other").exists()
+
+
+def test_a_length_is_shared_by_the_phases_and_the_rate_ends_with_it():
+    assert CPU.of_length(CPU.denoiser.images) == CPU
+    for recipe, images in ((CPU, 96), (CPU, 12_000), (CPU, 1_000_000), (GPU, 768), (GPU, 500_000)):
+        short = recipe.of_length(images)
+        shares = [phase.images / phase.batch for phase in short.denoiser.phases]
+        assert all(share >= 1 and share == int(share) for share in shares)
+        batches = sum(phase.batch for phase in recipe.denoiser.phases)
+        assert abs(short.denoiser.images - images) <= batches / 2
+        for old, new in zip(recipe.denoiser.phases, short.denoiser.phases, strict=True):
+            exact = images * old.images / recipe.denoiser.images
+            assert abs(new.images - exact) <= old.batch and new.size == old.size
+        now = short.denoiser
+        assert now.warmup <= max(images // 10, 1) and short == recipe.of_length(images)
+        rate = Schedule(now.images, now.peak_rate, now.warmup, now.final_rate).rate
+        assert rate(now.images) == pytest.approx(now.peak_rate * now.final_rate)
+    assert CPU.of_length(12_000).autoencoder == CPU.autoencoder
+    assert CPU.of_length(960).autoencoder.images == 960
+    # Of a shorter training there are fewer triplets, in whole files.
+    data = CPU.of_length(35_200).data
+    assert data.triplets == 8 * 1024 and data.large_triplets == 3 * 1024
+    assert CPU.of_length(1_000_000).data == CPU.data
+    with pytest.raises(WysError, match=r"at least 96 images.*not on 95; give --images 96"):
+        CPU.of_length(95)
+
+
+def test_few_triplets_are_not_shown_as_often_as_many():
+    assert CPU.for_triplets(11) == CPU.of_length(11 * VIEWS)
+    assert CPU.for_triplets(20_000) == CPU
+    assert GPU.for_triplets(1).denoiser.images >= sum(p.batch for p in GPU.denoiser.phases)
+
+
+def test_the_plan_is_told_before_the_work(trained, tmp_path, capsys):
+    with pytest.raises(WysError, match="data stage"):
+        train(TOY, tmp_path, stages=("autoencoder", "denoiser"), **OPTIONS)
+    told = capsys.readouterr().out
+    assert told.startswith(
+        "Plan: 24 images for the autoencoder, 24 for the editor (16 of 32 pixels, 8 of 48 pixels); "
+    )
+    assert "--images" in told and "?" not in told
+    for name in ("state", "record.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to(trained / name)
+    # What is behind it is not counted, and another length is noticed.
+    with pytest.warns(WysWarning, match=r"towards 24 images .* towards 96, .* --images 24 keeps"):
+        train(TOY.of_length(96), tmp_path, stages=(), **OPTIONS)

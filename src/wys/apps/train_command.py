@@ -15,6 +15,7 @@ def train(
     preset: Literal["cpu", "gpu"] = "cpu",
     data: Annotated[Path | None, optional("FOLDER")] = None,
     start: Annotated[Path | None, optional("EDITOR")] = None,
+    images: Annotated[int | None, optional("N")] = None,
     processes: Annotated[int | None, optional("N")] = None,
     workers: int = 2,
     compile: Flag = False,
@@ -29,6 +30,7 @@ def train(
         preset: cpu: two processor cores; gpu: a larger editor and more data, on CUDA.
         data: Your own triplets (metadata.jsonl and images), not the tabletop world.
         start: An editor that this recipe made, to train further.
+        images: Images to learn from: 352,000 (gpu: 8 million), fewer for little data.
         processes: Training processes; by default 2 of one thread each, 1 on a GPU.
         workers: Processes that make the triplets.
         compile: Compile the networks: faster, after minutes of compiling.
@@ -37,14 +39,20 @@ def train(
     from wys.apps.results import check_writable
     from wys.store import locked
     from wys.training import recipe
+    from wys.training.folder import Folder
 
-    check_writable(out / "log.jsonl")
     on_gpu = preset == "gpu"
     if processes is None:
         processes = 1 if on_gpu else 2
+    chosen = recipe.GPU if on_gpu else recipe.CPU
+    if images is not None:
+        chosen = chosen.of_length(images)
+    elif data is not None:
+        chosen = chosen.for_triplets(Folder(data).count("train", chosen.data.size))
+    check_writable(out / "log.jsonl")
     with locked(out):
         recipe.train(
-            recipe.GPU if on_gpu else recipe.CPU,
+            chosen,
             out,
             processes=processes,
             workers=workers,

@@ -146,7 +146,7 @@ class Learner:
                     if f"{key}.{name}" in tensors:
                         value = tensors[f"{key}.{name}"].to(parameter.device)
                         state[key] = value.clone() if key == "step" else _like(value, parameter)
-        self.position = _position_of(path)
+        self.position = position_of(path)
 
 
 def load_average(modules: Mapping[str, nn.Module], path: Path) -> Position:
@@ -163,7 +163,7 @@ def load_average(modules: Mapping[str, nn.Module], path: Path) -> Position:
     with torch.no_grad():
         for name, parameter in names.items():
             parameter.copy_(tensors[f"average.{name}"])
-    return _position_of(path)
+    return position_of(path)
 
 
 def _names_of(modules: Mapping[str, nn.Module]) -> dict[str, nn.Parameter]:
@@ -184,7 +184,8 @@ def _state_of(path: Path, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _position_of(path: Path) -> Position:
+def position_of(path: Path) -> Position:
+    """How far the training of a file of `Learner.save` had come."""
     return Position(**json.loads(read_metadata(path)["position"]))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
+from warnings import warn
 
 import torch
 import tyro
@@ -20,7 +21,7 @@ from wys.diffusion.conditioning import Guidance
 from wys.diffusion.loading import SETTINGS
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, settings_as_json
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.relevance import RelevanceSettings
 from wys.store import read_json, write_json
 from wys.training.autoencoder import (
@@ -37,10 +38,17 @@ from wys.training.folder import Folder
 from wys.training.latents import encode_shards
 from wys.training.learner import OptimiserSettings
 from wys.training.parallel import check_device, launch
+from wys.training.plan import plan_in_words
 from wys.training.progress import meter
 from wys.training.sheets import draw_curves
 from wys.training.tokenizer import build_tokenizer, save_tokenizer
 from wys.training.triplets import DataSettings, Source, Tabletop, generate, require_shards
+
+VIEWS = 1_000
+"""How often a triplet of one's own is seen at most in a training whose length nobody chose. The
+presets show theirs 3 to 20 times. Noise, its level and what is left out are drawn anew each time,
+so that there is more to learn from a triplet than from a picture; but a dozen of them, seen as
+often as hundreds of thousands are, cost a night and are learnt by heart long before."""
 
 Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "export"]
 
@@ -61,6 +69,54 @@ class Recipe:
     """Tokens of an instruction, with its two marks; longer ones are cut."""
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Automatic mixed precision; auto is bf16 where the machine is faster in it, and else none."""
+
+    def of_length(self, images: int) -> Self:
+        """The recipe with so many images for the denoiser, to half a batch of each phase.
+
+        The phases share them in proportion, the learning rate's schedule ends with them, and a
+        shorter training makes triplets of the world in proportion, too.
+
+        Raises:
+            WysError: there is not a batch for each phase.
+        """
+        old, shortest = self.denoiser, sum(phase.batch for phase in self.denoiser.phases)
+        if images < shortest:
+            raise WysError(
+                f"an editor is trained on at least {shortest} images, one batch of each size, not "
+                f"on {images}; give --images {shortest} or more."
+            )
+        if images == old.images:
+            return self
+        share = images / old.images
+        # Batches are not cut: part of one would be taken from the phase after it.
+        phases = tuple(
+            replace(phase, images=max(1, round(share * phase.images / phase.batch)) * phase.batch)
+            for phase in old.phases
+        )
+        # Adam needs its first steps small however long it goes on.
+        denoiser = replace(old, phases=phases, warmup=min(old.warmup, max(1, images // 10)))
+        # A decoder is good after what the built-in editor's has seen; but a trial of the recipe
+        # shall not wait longer for it than for the rest.
+        most, enough = self.autoencoder.images, AutoencoderSettings().images
+        decoder = min(most, max(round(share * most), min(images, enough)))
+        data = self.data
+        # Whole files, so that a longer training adds to them.
+        file = data.shard - data.shard % data.edits_per_scene
+        triplets, large = (
+            min(count, -(-round(share * count) // file) * file)
+            for count in (data.triplets, data.large_triplets)
+        )
+        return replace(
+            self,
+            data=replace(data, triplets=triplets, large_triplets=large),
+            autoencoder=replace(self.autoencoder, images=decoder),
+            denoiser=denoiser,
+        )
+
+    def for_triplets(self, count: int) -> Self:
+        """The recipe, shortened where it would show so many triplets more than `VIEWS` times."""
+        images = VIEWS * count
+        return self if images >= self.denoiser.images else self.of_length(images)
 
 
 EXPORTED = EditorSettings(
@@ -119,6 +175,20 @@ def train(
     if recipe.precision == "auto":
         fast = multiplies_bfloat16(torch.device(device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
+    notice_another_length(recipe, out)
+    if "denoiser" in stages:
+        words = plan_in_words(
+            None if start is not None or "autoencoder" not in stages else recipe.autoencoder,
+            recipe.denoiser,
+            out,
+            size=recipe.data.large_size,
+            processes=processes,
+            device=device,
+            precision=recipe.precision,
+            factor=2 ** (len(recipe.autoencoder.channels) - 1),
+            latent_channels=recipe.autoencoder.latent_channels,
+        )
+        print(words, flush=True)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
     record(out, recipe, device, processes, data)
@@ -182,6 +252,23 @@ def check_ready(
         raise WysError(f"triplets are made by 0 workers or more, not by {workers}.")
     if start is not None:
         check_start(recipe, start)
+
+
+def notice_another_length(recipe: Recipe, out: Path) -> None:
+    """Warns where the denoiser of `out` was on its way to another number of images."""
+    state, path = out / "state" / "denoiser.safetensors", out / "record.json"
+    if not state.exists() or not path.exists():
+        return
+    phases = read_json(path)[-1]["recipe"]["denoiser"]["phases"]
+    before, now = sum(each["images"] for each in phases), recipe.denoiser.images
+    # A length that is given again is rounded to whole batches again.
+    if abs(before - now) > sum(each["batch"] for each in phases):
+        warn(
+            f"{out} was trained towards {before:,} images and goes on towards {now:,}, at the "
+            f"learning rate of that length; --images {before} keeps to the one before.",
+            WysWarning,
+            stacklevel=2,
+        )
 
 
 def check_start(recipe: Recipe, start: Path) -> None:
