@@ -1,6 +1,7 @@
 """The training command: what it is refused for before any work."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,57 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trainings that the command began; none of them does anything."""
     found: list[Any] = []
     monkeypatch.setattr(
-        recipe, "train", lambda what, *_, **options: found.append({**options, "recipe": what})
+        recipe, "run_stages", lambda what, *_, **options: found.append({**options, "recipe": what})
     )
     return found
+
+
+def write_triplets(folder: Path) -> None:
+    """Twelve triplets of one's own."""
+    lines = []
+    for i in range(12):
+        for name in (f"{i}a.png", f"{i}b.png"):
+            Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(folder / name)
+        pair = {"before": f"{i}a.png", "after": f"{i}b.png", "instruction": "make it red"}
+        lines.append(json.dumps(pair) + "\n")
+    (folder / "metadata.jsonl").write_text("".join(lines))
+
+
+def spoil_line(folder: Path) -> None:
+    with (folder / "metadata.jsonl").open("a") as file:
+        file.write("{")
+
+
+def spoil_image(folder: Path) -> None:
+    path = folder / "7b.png"
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def spoil_size(folder: Path) -> None:
+    Image.new("RGB", (9, 8)).save(folder / "0a.png")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda folder: (folder / "metadata.jsonl").unlink(), "has no metadata.jsonl"),
+        (spoil_line, "line 13 is not valid JSON"),
+        (spoil_image, "7b.png"),
+        (spoil_size, "differ in size"),
+    ],
+)
+def test_triplets_that_cannot_be_read_are_refused_with_nothing_written(
+    spoil: Callable[[Path], None], words: str, tmp_path: Path, capsys
+) -> None:
+    own, out = tmp_path / "own", tmp_path / "out"
+    own.mkdir()
+    write_triplets(own)
+    spoil(own)
+    for length in ((), ("--images", "96")):
+        assert cli.main(["train", "--out", str(out), "--data", str(own), *length]) == 2
+        told = capsys.readouterr().err.strip().splitlines()
+        assert len(told) == 1 and words in told[0], told
+        assert not out.exists()
 
 
 def test_a_folder_is_trained_in_by_one_process(begun: list[Any], tmp_path: Path, capsys) -> None:
@@ -53,13 +102,7 @@ def test_another_network_is_refused_before_any_triplet_is_made(tmp_path: Path, c
 def test_the_length_is_the_users_the_datas_or_the_presets(
     begun: list[Any], tmp_path: Path, capsys
 ) -> None:
-    lines = []
-    for i in range(12):
-        for name in (f"{i}a.png", f"{i}b.png"):
-            Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(tmp_path / name)
-        pair = {"before": f"{i}a.png", "after": f"{i}b.png", "instruction": "make it red"}
-        lines.append(json.dumps(pair) + "\n")
-    (tmp_path / "metadata.jsonl").write_text("".join(lines))
+    write_triplets(tmp_path)
     own = ("--data", str(tmp_path))
     for options in ((), ("--images", "5000"), own, (*own, "--images", "5000")):
         assert cli.main(["train", "--out", str(tmp_path / "out"), *options]) == 0

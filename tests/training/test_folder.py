@@ -79,3 +79,5 @@ def test_a_missing_list_or_a_pair_of_two_sizes_is_named(tmp_path, write_folder):
     write_image(tmp_path / "1b.png", torch.zeros(3, 8, 8))
     with pytest.raises(WysError, match="differ in size"):
         Folder(tmp_path).pairs("train", 0, 1, 32)
+    with pytest.raises(WysError, match="differ in size"):
+        Folder(tmp_path).check()

@@ -1,7 +1,8 @@
 """The whole recipe at toy size: it exports a stock pipeline and survives being killed."""
 
 import json
-from dataclasses import replace
+import warnings
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -9,12 +10,12 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from wys.errors import WysError, WysWarning
-from wys.store import read_tensors
+from wys.store import read_tensors, write_json
 from wys.training.autoencoder import AutoencoderSettings
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.learner import Learner
-from wys.training.recipe import CPU, GPU, VIEWS, Recipe, train
+from wys.training.recipe import CPU, GPU, VIEWS, Recipe, notice_another_length, train
 from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 
@@ -217,7 +218,7 @@ def test_few_triplets_are_not_shown_as_often_as_many():
     assert GPU.for_triplets(1).denoiser.images >= sum(p.batch for p in GPU.denoiser.phases)
 
 
-def test_the_plan_is_told_before_the_work(trained, tmp_path, capsys):
+def test_the_plan_is_told_before_the_work(tmp_path, capsys):
     with pytest.raises(WysError, match="data stage"):
         train(TOY, tmp_path, stages=("autoencoder", "denoiser"), **OPTIONS)
     told = capsys.readouterr().out
@@ -225,9 +226,15 @@ def test_the_plan_is_told_before_the_work(trained, tmp_path, capsys):
         "Plan: 24 images for the autoencoder, 24 for the editor (16 of 32 pixels, 8 of 48 pixels); "
     )
     assert "--images" in told and "?" not in told
-    for name in ("state", "record.json"):
-        (tmp_path / name).unlink(missing_ok=True)
-        (tmp_path / name).symlink_to(trained / name)
-    # What is behind it is not counted, and another length is noticed.
+
+
+def test_a_run_that_goes_on_with_another_length_says_so(tmp_path):
+    write_json(tmp_path / "record.json", [{"recipe": asdict(TOY)}])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notice_another_length(TOY.of_length(96), tmp_path)
+        (tmp_path / "state").mkdir()
+        (tmp_path / "state" / "denoiser.safetensors").touch()
+        notice_another_length(TOY, tmp_path)
     with pytest.warns(WysWarning, match=r"towards 24 images .* towards 96, .* --images 24 keeps"):
-        train(TOY.of_length(96), tmp_path, stages=(), **OPTIONS)
+        notice_another_length(TOY.of_length(96), tmp_path)

@@ -49,14 +49,18 @@ def train(
         chosen = chosen.of_length(images)
     elif data is not None:
         chosen = chosen.for_triplets(Folder(data).count("train", chosen.data.size))
+    device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    # The folder is not even made for what cannot be trained.
+    recipe.check_ready(chosen, device, processes, workers, start)
+    recipe.check_data(chosen, out, data)
     check_writable(out / "log.jsonl")
     with locked(out):
-        recipe.train(
+        recipe.run_stages(
             chosen,
             out,
             processes=processes,
             workers=workers,
-            device="cuda" if on_gpu else "cpu",
+            device=device,
             compile=compile,
             save_minutes=save_minutes,
             data=data,

@@ -9,7 +9,7 @@ without it the mask is where the two images differ visibly. Images may have any 
 the same; they are scaled so that the shorter side fits and cropped at the centre.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -93,6 +93,21 @@ class Folder:
             "train": [e for e, held in zip(entries, held_out, strict=True) if not held],
         }
 
+    def check(self, report: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Reads everything once, so that what is wrong is said before anything is made of it.
+
+        Args:
+            report: called with the triplets that were read, and with how many there are.
+
+        Raises:
+            WysError: the metadata or an image cannot be read, or images of a triplet differ in
+                size.
+        """
+        entries = [entry for split in self.entries.values() for entry in split]
+        for i, entry in enumerate(entries):
+            read_triplet(entry)
+            report(i + 1, len(entries))
+
     def count(self, split: Split, size: int) -> int:
         return len(self.entries.get(split, []))
 
@@ -101,14 +116,10 @@ class Folder:
         entries = self.entries[split][first : first + count]
         before, after, masks = [], [], []
         for entry in entries:
-            image, truth = entry.read_before(), entry.read_after()
-            assert truth is not None
-            if image.shape != truth.shape:
-                raise WysError(f"{entry.before} and {entry.after} differ in size.")
+            image, truth, mask = read_triplet(entry)
             a, b = square(image, size), square(truth, size)
             before.append(a)
             after.append(b)
-            mask = entry.read_mask((image.shape[-2], image.shape[-1]))
             if mask is None:
                 masks.append(changed(a[None], b[None])[0])
             else:
@@ -133,6 +144,21 @@ class Folder:
             after_materials=nothing,
             descriptions=[None] * n,
         )
+
+
+def read_triplet(
+    entry: EditCase,
+) -> tuple[Float[Tensor, "3 h w"], Float[Tensor, "3 h w"], Bool[Tensor, "1 h w"] | None]:
+    """The images before and after, and the mask that was given for them.
+
+    Raises:
+        WysError: one of them cannot be read, or they differ in size.
+    """
+    image, truth = entry.read_before(), entry.read_after()
+    assert truth is not None
+    if image.shape != truth.shape:
+        raise WysError(f"{entry.before} and {entry.after} differ in size.")
+    return image, truth, entry.read_mask((image.shape[-2], image.shape[-1]))
 
 
 def square(image: Float[Tensor, "c h w"], size: int) -> Float[Tensor, "c size size"]:

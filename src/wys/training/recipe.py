@@ -39,10 +39,17 @@ from wys.training.latents import encode_shards
 from wys.training.learner import OptimiserSettings
 from wys.training.parallel import check_device, launch
 from wys.training.plan import plan_in_words
-from wys.training.progress import meter
+from wys.training.progress import Meter, meter
 from wys.training.sheets import draw_curves
 from wys.training.tokenizer import build_tokenizer, save_tokenizer
-from wys.training.triplets import DataSettings, Source, Tabletop, generate, require_shards
+from wys.training.triplets import (
+    DataSettings,
+    Source,
+    Tabletop,
+    check_origin,
+    generate,
+    require_shards,
+)
 
 VIEWS = 1_000
 """How often a triplet of one's own is seen at most in a training whose length nobody chose. The
@@ -172,11 +179,43 @@ def train(
         WysError: a stage lacks what an earlier one makes, or the machine what training needs.
     """
     check_ready(recipe, device, processes, workers, start)
+    if "data" in stages:
+        check_data(recipe, out, data)
+    run_stages(
+        recipe,
+        out,
+        stages=stages,
+        processes=processes,
+        workers=workers,
+        device=device,
+        compile=compile,
+        save_minutes=save_minutes,
+        wait=wait,
+        data=data,
+        start=start,
+    )
+
+
+def run_stages(
+    recipe: Recipe,
+    out: Path,
+    *,
+    stages: tuple[Stage, ...] = get_args(Stage),
+    processes: int = 2,
+    workers: int = 2,
+    device: Literal["cpu", "cuda"] = "cpu",
+    compile: bool = False,
+    save_minutes: float = 5.0,
+    wait: bool = False,
+    data: Path | None = None,
+    start: Path | None = None,
+) -> None:
+    """`train` for who has called `check_ready` and `check_data`."""
     if recipe.precision == "auto":
         fast = multiplies_bfloat16(torch.device(device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
-    notice_another_length(recipe, out)
     if "denoiser" in stages:
+        notice_another_length(recipe, out)
         words = plan_in_words(
             None if start is not None or "autoencoder" not in stages else recipe.autoencoder,
             recipe.denoiser,
@@ -198,8 +237,7 @@ def train(
         draw_curves(out / "log.jsonl", stage, quantities, out / "sheets" / f"{stage}_curves.png")
 
     if "data" in stages:
-        source = Tabletop(recipe.data) if data is None else Folder(data)
-        make_data(source, recipe.data, out, workers)
+        make_data(source_of(recipe, data), recipe.data, out, workers)
     if "tokenizer" in stages and not (out / "tokenizer" / "vocab.json").exists():
         make_tokenizer(recipe, out, start)
     if "autoencoder" in stages and start is None:
@@ -252,6 +290,28 @@ def check_ready(
         raise WysError(f"triplets are made by 0 workers or more, not by {workers}.")
     if start is not None:
         check_start(recipe, start)
+
+
+def source_of(recipe: Recipe, data: Path | None) -> Source:
+    """The triplets of one's own folder, or of the tabletop world."""
+    return Tabletop(recipe.data) if data is None else Folder(data)
+
+
+def check_data(recipe: Recipe, out: Path, data: Path | None) -> None:
+    """Reads a folder of one's own once, unless triplets were made of it before.
+
+    Raises:
+        WysError: it cannot be read, or `out` holds triplets of another source.
+    """
+    source = source_of(recipe, data)
+    if not check_origin(source, recipe.data, out / "data") and isinstance(source, Folder):
+        with meter("reading", 0) as bar:
+            source.check(partial(_show, bar))
+
+
+def _show(bar: Meter, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done)
 
 
 def notice_another_length(recipe: Recipe, out: Path) -> None:
@@ -322,12 +382,7 @@ def make_tokenizer(recipe: Recipe, out: Path, start: Path | None = None) -> None
 def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -> None:
     """The data stage, with its progress."""
     with meter("data", 0) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done)
-
-        generate(source, settings, out / "data", workers, report)
+        generate(source, settings, out / "data", workers, partial(_show, bar))
 
 
 def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -> None:

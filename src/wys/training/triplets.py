@@ -257,6 +257,25 @@ def _work(source: Source, shards: Sequence[Shard], folder: Path, sentences: Any)
             sys.exit(2)
 
 
+def _origin(source: Source, settings: DataSettings) -> dict[str, Any]:
+    """What the shards of a folder have in common."""
+    return {"source": source.identity, "shard": settings.shard}
+
+
+def check_origin(source: Source, settings: DataSettings, folder: Path) -> bool:
+    """Whether a folder holds triplets of a source already; raises WysError where of another."""
+    index, origin = folder / "index.json", _origin(source, settings)
+    if not index.exists() or not any(folder.glob("*/*.safetensors")):
+        return False
+    kept = read_json(index)
+    if any(kept.get(key) != origin[key] for key in origin):
+        raise WysError(
+            f"{folder} holds triplets of another source, or of other settings; train in another "
+            "folder."
+        )
+    return True
+
+
 def generate(
     source: Source,
     settings: DataSettings,
@@ -276,15 +295,9 @@ def generate(
     """
     shards = plan(source, settings)
     total = sum(shard.count for shard in shards)
-    origin = {"source": source.identity, "shard": settings.shard}
-    index = folder / "index.json"
-    begun = any(folder.glob("*/*.safetensors"))
-    if begun and index.exists() and any(read_json(index).get(key) != origin[key] for key in origin):
-        raise WysError(
-            f"{folder} holds triplets of another source, or of other settings; train in another "
-            "folder."
-        )
-    write_json(index, {"triplets": total, "labelled": source.labelled, **origin})
+    check_origin(source, settings, folder)
+    entry = {"triplets": total, "labelled": source.labelled, **_origin(source, settings)}
+    write_json(folder / "index.json", entry)
     missing = [shard for shard in shards if not shard.path(folder).exists()]
 
     def done() -> int:
