@@ -1,5 +1,6 @@
 """`wys scene edit` with a tiny editor: kills, refusals, and nothing to edit."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
+from wys.apps import progress
 from wys.errors import WysError
 from wys.nerf.region import Region
 from wys.scene_folder import SceneFolder
@@ -280,3 +283,30 @@ def test_nothing_changes_outside_the_room_of_an_edit(
     before, after = folder.look(None)(camera), folder.look(top)(camera)
     rim = ~Region(inside, 1.25).seen_by(camera, before.depth)[0]
     assert (before.rgb - after.rgb).abs()[:, rim].max() > 1 / 255
+
+
+def test_the_bar_counts_views_and_film_from_the_start(
+    wys: Wys, scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(progress, "err", console)
+    original, expected, steps = progress.bar_of_kinds, {}, []
+
+    def watched(what: str, kinds: Any, known: Any = None) -> Any:
+        bar, advance = original(what, kinds, known)
+        expected.update(known)
+        assert tuple(kinds)[-2:] == ("views", "film")
+
+        def counted(*step: Any) -> None:
+            steps.append(step)
+            advance(*step)
+
+        return bar, counted
+
+    monkeypatch.setattr(progress, "bar_of_kinds", watched)
+    assert wys("edit", scene, "make the ball red", *wys.edit, "--film", "3") == 0
+    views = len(SceneFolder.open(scene).capture().held_out)
+    counts = {kind: count for kind, (count, _) in expected.items()}
+    assert counts == {"views": views, "film": 3}
+    assert all(seconds > 0 for _, seconds in expected.values())
+    assert ("views", views, views) in steps and steps[-1] == ("film", 3, 3)

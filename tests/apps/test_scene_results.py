@@ -1,5 +1,6 @@
 """Pictures, films and points of scenes, and the time that is left."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from wys.apps.progress import Saving, TimeLeft
+from wys.apps import progress
+from wys.apps.progress import Saving, TimeLeft, bar_of_kinds
 from wys.apps.scene_data import surface_points, to_world
 from wys.apps.scene_results import (
     check_rate,
@@ -132,6 +135,65 @@ def test_the_time_left_weighs_slow_and_quick_steps(monkeypatch: pytest.MonkeyPat
     assert left.seconds == pytest.approx(70 + 200) and left.in_words == "4:30"
     left.step("field", 1, 5_001)
     assert left.in_words.count(":") == 2
+
+
+def test_the_time_left_counts_what_is_expected_after_the_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("wys.apps.progress.time.monotonic", lambda: now[0])
+    left = TimeLeft(("maps", "photographs", "field", "film"), {"film": (60, 2.0)})
+    now[0] += 5
+    left.step("photographs", 1, 2)
+    # Maps were skipped; how long the field takes is not known yet.
+    assert left.seconds == pytest.approx(5 + 120) and left.in_words == "at least 2:05"
+    now[0] += 1
+    left.step("field", 2, 2)
+    left.step("photographs", 2, 2)
+    assert left.in_words == "2:00"
+    now[0] += 4
+    left.step("film", 1, 60)
+    # Measured now.
+    assert left.seconds == pytest.approx(59 * 4)
+
+
+def test_every_state_of_an_edits_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=80, file=io.StringIO(), force_terminal=True, color_system=None)
+    monkeypatch.setattr(progress, "err", console)
+    now = [0.0]
+    monkeypatch.setattr("wys.apps.progress.time.monotonic", lambda: now[0])
+    kinds = {"maps": 480, "relevance": 2000, "photographs": 480, "field": 4800}
+    expected = {"views": (100, 400.0), "film": (240, 300.0)}
+    bar, advance = bar_of_kinds("editing", (*kinds, *expected), expected)
+    bar.tasks[0].start_time = -11 * 3600.0
+    seen = []
+
+    def step(kind: str, done: int, count: int) -> None:
+        now[0] += 100
+        advance(kind, done, count)
+        with console.capture() as shown:
+            console.print(bar.get_renderable())
+        (line,) = shown.get().splitlines()
+        assert len(line) <= 80 and "\N{HORIZONTAL ELLIPSIS}" not in line, line
+        assert done == count or f"{kind} {done}/{count}" in line, line
+        assert line.rstrip().endswith(" left"), line
+        seen.append(" ".join(line.split()))
+
+    with console.capture() as shown:
+        console.print(bar.get_renderable())
+    assert len(shown.get().splitlines()) == 1
+    for kind, count in kinds.items():
+        step(kind, 1, count)
+        step(kind, count // 2, count)
+        if kind in ("maps", "relevance"):
+            step(kind, count, count)
+    assert "at least" in seen[0] and "photographs 240/480, field 2400/4800" in seen[-1]
+    step("photographs", 480, 480)
+    step("field", 4800, 4800)
+    for kind, (count, _) in expected.items():
+        step(kind, 1, count)
+        step(kind, count, count)
+    assert seen[-1].endswith(" 0:00 left") and "field" not in seen[-1]
 
 
 def test_states_are_saved_as_often_as_their_cost_allows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 err = Console(stderr=True)
 """Where progress goes: standard output holds the answer only."""
@@ -76,6 +77,10 @@ AdvanceKind = Callable[[str, int, int], None]
 """Called with (kind of step, steps of that kind done, steps of that kind in all)."""
 
 
+Expected = Mapping[str, tuple[int, float]]
+"""Steps of a kind to come, and the seconds that each may take."""
+
+
 class TimeLeft:
     """The time left of work whose steps are of several kinds, from the time that each kind takes.
 
@@ -83,13 +88,16 @@ class TimeLeft:
 
     Args:
         kinds: in the order in which they come up.
+        expected: kinds whose steps are known before the first of them: how many, and about how
+            many seconds each takes.
     """
 
-    def __init__(self, kinds: Sequence[str]) -> None:
+    def __init__(self, kinds: Sequence[str], expected: Expected | None = None) -> None:
         self._kinds = tuple(kinds)
+        self._expected = dict(expected or {})
         self._seconds: dict[str, float] = {}
         self._timed: dict[str, int] = {}
-        self._left: dict[str, int] = {}
+        self._left = {kind: count for kind, (count, _) in self._expected.items()}
         self._last = time.monotonic()
 
     def step(self, kind: str, done: int, count: int) -> None:
@@ -102,46 +110,72 @@ class TimeLeft:
 
     @property
     def seconds(self) -> float:
-        """What is left of the kinds that have had a step."""
-        return sum(
-            left * self._seconds[kind] / self._timed[kind] for kind, left in self._left.items()
-        )
+        """What is left of the kinds that have had a step, or of which one is expected."""
+        return sum(left * self._each(kind) for kind, left in self._left.items())
+
+    def _each(self, kind: str) -> float:
+        timed = self._timed.get(kind)
+        return self._seconds[kind] / timed if timed else self._expected[kind][1]
 
     @property
     def in_words(self) -> str:
         """As 1:23; "at least" where a kind that comes later has not had a step yet."""
         whole = round(self.seconds)
         hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
-        later = self._kinds[-1:] and self._kinds[-1] not in self._left
+        # Kinds before the last one that had a step were skipped.
+        had = [i for i, kind in enumerate(self._kinds) if kind in self._timed]
+        later = any(kind not in self._left for kind in self._kinds[max(had, default=-1) + 1 :])
         return f"{'at least ' if later else ''}{hours}:{whole % 60:02}"
 
 
-@contextmanager
-def progress_of_kinds(what: str, kinds: Sequence[str]) -> Iterator[AdvanceKind]:
-    """A bar over steps of several kinds, such as edits of photographs and steps of a field."""
+def bar_of_kinds(
+    what: str, kinds: Sequence[str], expected: Expected | None = None
+) -> tuple[Progress, AdvanceKind]:
+    """The bar of `progress_of_kinds`, and what moves it on: one line that fits into 80 columns.
+
+    The bar is as wide as the words leave room for, and of the kinds those are told that are under
+    way.
+    """
     bar = Progress(
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=None),
         TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[left]}"),
         console=err,
         transient=True,
+        expand=True,
         disable=not err.is_terminal,
     )
-    time_left, counts = TimeLeft(kinds), dict[str, tuple[int, int]]()
+    time_left = TimeLeft(kinds, expected)
+    counts = {kind: (0, count) for kind, (count, _) in (expected or {}).items()}
+    task = bar.add_task(what, total=None, counts="", left="")
+
+    def advance(kind: str, done: int, count: int) -> None:
+        time_left.step(kind, done, count)
+        counts[kind] = (done, count)
+        # What is over goes unsaid, and so does what has not begun.
+        under_way = [name for name, (d, c) in counts.items() if 0 < d < c] or [kind]
+        bar.update(
+            task,
+            completed=sum(d for d, _ in counts.values()),
+            total=sum(c for _, c in counts.values()),
+            counts=", ".join("{} {}/{}".format(name, *counts[name]) for name in under_way),
+            left=f"{time_left.in_words} left",
+        )
+
+    return bar, advance
+
+
+@contextmanager
+def progress_of_kinds(
+    what: str, kinds: Sequence[str], expected: Expected | None = None
+) -> Iterator[AdvanceKind]:
+    """A bar over steps of several kinds, such as edits of photographs and steps of a field.
+
+    Args:
+        expected: as `TimeLeft` takes it.
+    """
+    bar, advance = bar_of_kinds(what, kinds, expected)
     with bar:
-        task = bar.add_task(what, total=None, counts="", left="")
-
-        def advance(kind: str, done: int, count: int) -> None:
-            time_left.step(kind, done, count)
-            counts[kind] = (done, count)
-            bar.update(
-                task,
-                completed=sum(d for d, _ in counts.values()),
-                total=sum(c for _, c in counts.values()),
-                counts=", ".join(f"{name} {d}/{c}" for name, (d, c) in counts.items()),
-                left=f"{time_left.in_words} left",
-            )
-
         yield advance

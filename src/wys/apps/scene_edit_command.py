@@ -97,11 +97,10 @@ def edit(
             print(f"{folder.path} has this edit already: {layer.name}.")
             return
         job = EditJob(folder, layer, loaded, settings, guide.force)
-        peak_mb = _run(job)
-        if job.state is None:
+        figures = _run(job, film)
+        if figures is None:
             print(f"{job.reason} The scene is left as it is.")
             return
-        folder, figures = job.write(film, peak_mb)
     _tell_edit(figures)
     print(f"Results in {in_words(layer.folder)}")
 
@@ -125,20 +124,23 @@ def _gone_without_an_edit(copy: Path, layers: int) -> Iterator[None]:
             shutil.rmtree(copy)
 
 
-def _run(job: EditJob) -> float:
-    """Goes through the steps of an edit with a bar; the most memory in use, in MB."""
-    from wys.apps.progress import progress_of_kinds
+def _run(job: EditJob, film: int) -> dict[str, Any] | None:
+    """Edits and writes with one bar for all of it; the figures, or None where nothing is edited."""
+    from wys.apps.progress import err, progress_of_kinds
     from wys.evaluation.peak_memory import PeakMemory
 
     kinds = {"relevance": "maps", "field": "relevance", "edit": "photographs", "fit": "field"}
-    with (
-        PeakMemory(job.editor.device) as memory,
-        progress_of_kinds("editing", tuple(kinds.values())) as advance,
-    ):
-        for step in job.steps():
-            if step.phase in kinds:
-                advance(kinds[step.phase], step.index, step.count)
-    return memory.megabytes
+    shown = (*kinds.values(), "views", *(("film",) if film else ()))
+    expected = job.expected(film) if err.is_terminal else None
+    with progress_of_kinds("editing", shown, expected) as advance:
+        with PeakMemory(job.editor.device) as memory:
+            for step in job.steps():
+                if step.phase in kinds:
+                    advance(kinds[step.phase], step.index, step.count)
+        if job.state is None:
+            return None
+        _, figures = job.write(film, memory.megabytes, advance)
+    return figures
 
 
 def _tell_edit(figures: dict[str, Any]) -> None:

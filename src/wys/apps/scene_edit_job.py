@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from wys.apps.options import EditorOptions
-from wys.apps.progress import Saving, progress
+from wys.apps.progress import AdvanceKind, Expected, Saving
 from wys.apps.results import run_record
 from wys.apps.scene_data import chosen_views, mask_of, truth_of
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
@@ -32,6 +32,7 @@ from wys.scene_folder import SceneFolder
 from wys.scene_layer import Layer
 from wys.scene_settings import SceneEditSettings
 from wys.scene_state import SceneEditState
+from wys.views import ViewSet
 
 FILM_RATE = 15.0
 """Pictures a second in the film of an edit."""
@@ -174,24 +175,47 @@ class EditJob:
             tensors, scene, views, instruction, self.settings.relevance
         )
 
-    def write(self, film: int, peak_mb: float) -> tuple[SceneFolder, dict[str, Any]]:
+    def expected(self, film: int) -> Expected:
+        """What `write` renders after the steps, and how long it may take: a view is tried out.
+
+        Args:
+            film: pictures of the film.
+        """
+        views, edits = self._shown_views(), len(self.folder.layers)
+        look = self.folder.look(self.folder.top).to(beside(self.editor.device))
+        begun = time.monotonic()
+        look(views.cameras[0])
+        before = time.monotonic() - begun
+        # All edits' fields are rendered one after the other, the new one's too.
+        after = before * (edits + 2) / (edits + 1)
+        return {"views": (len(views), before + after), "film": (film, after)}
+
+    def _shown_views(self) -> ViewSet:
+        capture = self.folder.capture()
+        return capture.held_out if len(capture.held_out) else capture.train
+
+    def write(
+        self, film: int, peak_mb: float, advance: AdvanceKind
+    ) -> tuple[SceneFolder, dict[str, Any]]:
         """Writes the layer with sheet and film; the folder that has it, and the figures.
 
         Args:
             film: pictures of the film; 0: none.
             peak_mb: most memory in use, for the record.
+            advance: called for every one of the "views" and of the "film" that is rendered.
         """
         state = self.state
         assert state is not None
-        figures = self._pictures(state, film)
+        figures = self._pictures(state, film, advance)
         figures |= {"seconds": round(self.seconds, 1), "peak_mb": round(peak_mb)}
         folder = self.folder.with_layer(self.layer, state.scene, state.views, state.region, figures)
         return folder, figures
 
-    def _pictures(self, state: SceneEditState, pictures: int) -> dict[str, Any]:
+    def _pictures(
+        self, state: SceneEditState, pictures: int, advance: AdvanceKind
+    ) -> dict[str, Any]:
         """The sheet and the film of an edit, and its figures."""
-        capture = self.folder.capture()
-        views = capture.held_out if len(capture.held_out) else capture.train
+        views = self._shown_views()
         old = self.folder.look(self.folder.top).to(state.scene.device)
         new = old.with_layer(state.scene, state.room)
         # What was there before the edit, with the relevance that the edit went by.
@@ -199,35 +223,36 @@ class EditJob:
         old, how = old.with_scene(field_of), self.settings
         before, after, masks, rooms, rows = [], [], [], [], []
         truth = truth_of(self.folder, self.layer.record["instruction"], views)
-        with progress("rendering views") as advance:
-            for i in range(len(views)):
-                camera = views.cameras[i]
-                shown, now = old(camera), new(camera)
-                cut = (how.threshold, how.stretched)
-                masks.append(mask_of(shown, camera, state.region, *cut))
-                rooms.append(mask_of(shown, camera, state.room, *cut))
-                before.append(shown.rgb.clamp(0, 1))
-                after.append(now.rgb.clamp(0, 1))
-                advance(i + 1, len(views))
-                if i not in spread_indices(len(views)):
-                    continue
-                cells = [(f"{views.names[i]}, before", before[i])]
-                if shown.relevance is not None:
-                    seen = draw_outline(overlay_heat(before[i], shown.relevance), masks[i])
-                    cells.append(("relevance", seen))
-                cells.append(("edited", after[i]))
-                if truth is not None:
-                    cells.append(("truth", truth.after[i]))
-                rows.append(cells)
+        for i in range(len(views)):
+            camera = views.cameras[i]
+            shown, now = old(camera), new(camera)
+            cut = (how.threshold, how.stretched)
+            masks.append(mask_of(shown, camera, state.region, *cut))
+            rooms.append(mask_of(shown, camera, state.room, *cut))
+            before.append(shown.rgb.clamp(0, 1))
+            after.append(now.rgb.clamp(0, 1))
+            advance("views", i + 1, len(views))
+            if i not in spread_indices(len(views)):
+                continue
+            cells = [(f"{views.names[i]}, before", before[i])]
+            if shown.relevance is not None:
+                seen = draw_outline(overlay_heat(before[i], shown.relevance), masks[i])
+                cells.append(("relevance", seen))
+            cells.append(("edited", after[i]))
+            if truth is not None:
+                cells.append(("truth", truth.after[i]))
+            rows.append(cells)
         asked = self.layer.record["instruction"]
         write_sheet(self.layer.folder / "sheet.png", rows, title=asked)
         if pictures:
-            orbit = chosen_views(capture, "orbit", 1.0, pictures, pictures / FILM_RATE).cameras
+            orbit = chosen_views(
+                self.folder.capture(), "orbit", 1.0, pictures, pictures / FILM_RATE
+            ).cameras
             path = self.layer.folder / "edited.mp4"
-            with progress("rendering the film") as advance, film(path, FILM_RATE) as add:
+            with film(path, FILM_RATE) as add:
                 for i in range(pictures):
                     add(new(orbit[i]).rgb.clamp(0, 1))
-                    advance(i + 1, pictures)
+                    advance("film", i + 1, pictures)
         images, inside = torch.stack(after), torch.stack(masks)[:, 0]
         # What may change is the room: the region, and the rim that the edited field has around it.
         outside = ~torch.stack(rooms)[:, 0]

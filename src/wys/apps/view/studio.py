@@ -19,6 +19,7 @@ from torch import Tensor
 
 from wys import scene_settings
 from wys.apps.options import EditorOptions, check_instruction
+from wys.apps.progress import progress_of_kinds
 from wys.apps.scene_data import surface_points
 from wys.apps.scene_edit_job import EditJob, begin_layer, edit_record
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
@@ -348,7 +349,8 @@ class Studio:
                 self.message = job.reason or ""
                 return
             self.say("Writing the edit, its sheet and its film.")
-            _, figures = job.write(given.film, memory.megabytes)
+            with progress_of_kinds("writing", ("views", "film")) as advance:
+                _, figures = job.write(given.film, memory.megabytes, advance)
         self.message = _told_edit(layer.name, figures)
 
     def _known(
