@@ -146,6 +146,35 @@ def test_boxes_and_masks_decide_what_may_change(wys: Wys, photo: Path, tmp_path:
     assert torch.equal(read_mask(out / "mask.png"), expected)
 
 
+def test_a_box_that_reaches_beyond_the_image_is_cut_with_a_warning(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    boxes = ("--include", "50,40,70,90", "--include", "0,0,60,44", "--exclude", "0,0,61,40")
+    assert wys("relevance", photo, "remove it", *boxes, "--out", out) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("wys:")]
+    assert told == [
+        f"wys: warning: {box} reaches beyond the 60 x 44 image and is cut to {cut}."
+        for box, cut in (
+            ("--include 50,40,70,90", "50,40,60,44"),
+            ("--exclude 0,0,61,40", "0,0,60,40"),
+        )
+    ]
+    expected = torch.zeros(1, 44, 60, dtype=torch.bool)
+    expected[:, 40:] = True
+    assert torch.equal(read_mask(out / "mask.png"), expected)
+
+
+@pytest.mark.parametrize("command", ["edit", "relevance"])
+def test_a_box_outside_the_image_is_refused_before_an_editor_is_loaded(
+    wys: Wys, photo: Path, tmp_path: Path, capsys, command: str
+) -> None:
+    out = tmp_path / "out"
+    for option, box in (("--include", "60,0,90,9"), ("--exclude", "0,44,9,50")):
+        code = wys(command, photo, "remove it", option, box, "--editor", "none/such", "--out", out)
+        check_refused(code, capsys, out, f"{option} {box} holds no pixel of the 60 x 44 image")
+
+
 def test_nothing_to_edit_writes_every_file_and_says_so(
     wys: Wys, photo: Path, tmp_path: Path, editor_directory: Path, capsys
 ) -> None:

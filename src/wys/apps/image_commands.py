@@ -76,7 +76,7 @@ def relevance(
         instruction: What to do, such as "make the red cube blue".
         out: Folder for the results; made where it is missing.
     """
-    picture = _check_inputs(image, instruction, how, region)
+    picture = _check_inputs(image, instruction, region, how)
     _run(image, picture, instruction, out, editor, how, region, None, None)
 
 
@@ -102,20 +102,46 @@ def edit(
     """
     if guide.auto and (guide.zoom or region.mask is not None):
         raise WysError("--auto chooses the mask on the whole image: leave out --mask and --zoom.")
-    picture = _check_inputs(image, instruction, how, region, guide)
+    picture = _check_inputs(image, instruction, region, how, guide)
     _run(image, picture, instruction, out, editor, how, region, guide, relevance)
 
 
 def _check_inputs(
-    image: Path, instruction: str, *options: MapOptions | MaskOptions | GuideOptions
+    image: Path, instruction: str, region: MaskOptions, *others: MapOptions | GuideOptions
 ) -> Picture:
     """Everything that can be wrong before an editor is loaded."""
     from wys.image import read_picture
 
     check_instruction(instruction)
-    for group in options:
+    for group in (region, *others):
         group.check()
-    return read_picture(image)
+    picture = read_picture(image)
+    _check_boxes(region, picture.size)
+    return picture
+
+
+def _check_boxes(region: MaskOptions, size: tuple[int, int]) -> None:
+    """Warns where a box reaches beyond an image of this (height, width).
+
+    Raises:
+        WysError: a box lies wholly outside.
+    """
+    height, width = size
+    named = [("--include", text) for text in region.include]
+    for option, text in named + [("--exclude", text) for text in region.exclude]:
+        x0, y0, x1, y1 = parse_box(text)
+        if x0 >= width or y0 >= height:
+            raise WysError(
+                f"{option} {text} holds no pixel of the {width} x {height} image; give a box with "
+                f"x0 below {width} and y0 below {height}."
+            )
+        if x1 > width or y1 > height:
+            warnings.warn(
+                f"{option} {text} reaches beyond the {width} x {height} image and is cut to "
+                f"{x0},{y0},{min(x1, width)},{min(y1, height)}.",
+                WysWarning,
+                stacklevel=2,
+            )
 
 
 def _run(
