@@ -146,6 +146,34 @@ def test_boxes_and_masks_decide_what_may_change(wys: Wys, photo: Path, tmp_path:
     assert torch.equal(read_mask(out / "mask.png"), expected)
 
 
+def test_options_that_a_drawn_mask_makes_idle_are_told(
+    wys: Wys, photo: Path, tmp_path: Path, capsys
+) -> None:
+    Image.new("L", (60, 44), 255).save(tmp_path / "all.png")
+    out = tmp_path / "out"
+    own = ("remove it", "--mask", tmp_path / "all.png", "--out", out)
+
+    def told(command: str, *options: str) -> list[str]:
+        assert wys(command, photo, *own, *options) == 0
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("wys:")]
+
+    begin = "wys: warning: --mask decides what may change: "
+    assert told("edit", "--seed", "1", "--grow", "1") == []
+    assert told("edit", "--threshold", "0.3") == [f"{begin}--threshold has no effect."]
+    first = (out / "edited.png").read_bytes()
+    both = ("--softness", "0.1", "--threshold", "0.9", "--draws", "2", "--smoothing", "1")
+    assert told("edit", *both) == [
+        f"{begin}--threshold and --softness have no effect, and --draws and --smoothing shape only "
+        "the map that is shown."
+    ]
+    # It is as it was told.
+    assert (out / "edited.png").read_bytes() == first
+    # Soft guidance follows the map inside the mask, and a look is for the map.
+    assert told("edit", "--draws", "2", "--soft", "1") == []
+    assert told("relevance", "--draws", "2") == []
+    assert told("relevance", "--softness", "0.1") == [f"{begin}--softness has no effect."]
+
+
 def test_a_box_that_reaches_beyond_the_image_is_cut_with_a_warning(
     wys: Wys, photo: Path, tmp_path: Path, capsys
 ) -> None:

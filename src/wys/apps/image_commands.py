@@ -183,6 +183,8 @@ def _run(
         clock.lap("load")
         settings = how.settings(editor.settings)
         settings = settings if guide is None else guide.settings(settings)
+        if drawn is not None:
+            _tell_idle(how, guided=guide is None or settings.edit.guidance.soft is not None)
         original = picture.over_white()
         with PeakMemory(editor.device) as memory:
             if made is None and not _reads_map_on_the_way(settings, guide, drawn):
@@ -240,6 +242,29 @@ def _run(
         write_run(folder, picture, made, mask, result, record, clock)
     named = drawn is not None or (guide is not None and (guide.force or bool(region.include)))
     _tell(made, record, named, out)
+
+
+def _tell_idle(how: MapOptions, guided: bool) -> None:
+    """Warns of the given options that change nothing, or only a picture, beside a drawn mask.
+
+    Args:
+        guided: the map is what was asked for, or guides the edit inside the mask.
+    """
+
+    def given(*names: str) -> list[str]:
+        return [f"--{n.replace('_', '-')}" for n in names if getattr(how, n) is not None]
+
+    parts = []
+    if idle := given("threshold", "softness"):
+        parts.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
+    making = ("source", "first_steps", "draws", "timesteps", "normalisation", "smoothing", "edges")
+    if (shown := given(*making)) and not guided:
+        shapes = "shapes" if len(shown) == 1 else "shape"
+        parts.append(f"{' and '.join(shown)} {shapes} only the map that is shown")
+    if parts:
+        warnings.warn(
+            f"--mask decides what may change: {', and '.join(parts)}.", WysWarning, stacklevel=3
+        )
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
