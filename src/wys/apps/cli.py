@@ -147,12 +147,30 @@ def function_of(command: Command) -> Callable[..., None]:
     return function
 
 
+def actions_of(command: Command) -> Sequence[Any]:
+    """A subcommand's arguments as argparse would hold them, to look them up in."""
+    import tyro
+
+    with warnings.catch_warnings():
+        # tyro advises its own completion scripts; those start Python at every press of TAB.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        parser = tyro.extras.get_parser(
+            function_of(command), config=(tyro.conf.FlagCreatePairsOff,)
+        )
+    return parser._actions
+
+
 def parse(command: Command, arguments: Sequence[str]) -> Callable[[], None]:
     """The call that the arguments ask for, ready to be made.
 
-    Help and mistakes end the program, as they do on the command line (SystemExit).
+    Help ends the program, as it does on the command line (SystemExit).
+
+    Raises:
+        WysError: a mistake in the arguments.
     """
     import tyro
+
+    from wys.apps.mistakes import in_one_sentence
 
     function = function_of(command)
 
@@ -162,12 +180,18 @@ def parse(command: Command, arguments: Sequence[str]) -> Callable[[], None]:
         return functools.partial(function, *args, **kwargs)
 
     tyro.extras.set_accent_color("cyan")
-    call: Callable[[], None] = tyro.cli(
-        asked_for,
-        prog=f"wys {command.words}",
-        args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+
+    def options() -> Iterator[str]:
+        for action in actions_of(command):
+            yield from action.option_strings
+
+    with in_one_sentence(arguments, options):
+        call: Callable[[], None] = tyro.cli(
+            asked_for,
+            prog=f"wys {command.words}",
+            args=arguments,
+            config=(tyro.conf.FlagCreatePairsOff,),
+        )
     return call
 
 

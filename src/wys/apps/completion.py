@@ -7,7 +7,6 @@ they answer at once.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -64,14 +63,8 @@ def command_lines() -> tuple[Line, ...]:
 
     lines = []
     for command in cli.COMMANDS:
-        with warnings.catch_warnings():
-            # tyro advises its own completion scripts; those start Python at every press of TAB.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            parser = tyro.extras.get_parser(
-                cli.function_of(command), config=(tyro.conf.FlagCreatePairsOff,)
-            )
         options, positional = [], []
-        for action in parser._actions:
+        for action in cli.actions_of(command):
             words = _listed(action.metavar)
             if not action.option_strings:
                 positional += words
