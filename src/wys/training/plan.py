@@ -14,7 +14,7 @@ from wys.training.denoising import DenoiserSettings
 from wys.training.learner import position_of
 from wys.training.progress import duration
 
-TRIED = 8
+TRIED = 4
 """Images of a step that is tried out on a processor, at most: enough for its time per image."""
 WORDS = 16
 """Tokens that a step is tried out with; their number hardly matters."""
