@@ -81,7 +81,7 @@ class AutoStep:
 
 def auto_edit(
     editor: Editor,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b 3 h w"] | Float[Tensor, "3 h w"],
     relevance: RelevanceMap,
     settings: EditSettings | None = None,
     auto: AutoSettings | None = None,
@@ -96,7 +96,7 @@ def auto_edit(
     """Edits each image with every candidate and scores the results.
 
     Args:
-        images: RGB in [0, 1], of any size.
+        images: RGB in [0, 1], of any size; one image may come without the batch axis.
         relevance: their maps, which carry the instructions and the threshold.
         settings, score: None takes the editor's own.
         auto: which candidates there are.

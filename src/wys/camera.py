@@ -120,8 +120,8 @@ class Camera:
 
 def look_at(
     eye: Float[Tensor, "*b 3"],
-    target: Float[Tensor, "*b 3"],
-    up: Float[Tensor, "*b 3"],
+    target: Float[Tensor, "*#b 3"],
+    up: Float[Tensor, "*#b 3"],
 ) -> Float[Tensor, "*b 4 4"]:
     """Camera-to-world transforms of cameras at `eye` that look at `target`.
 

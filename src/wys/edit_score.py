@@ -53,7 +53,7 @@ def edit_signs(
     average: Float[Tensor, "b 3 h w"],
     typical: Float[Tensor, "b 3 h w"],
     region: Bool[Tensor, "b 1 h w"],
-    likely: Float[Tensor, "b 1 m n"],
+    likely: Float[Tensor, "b 1 hr wr"],
     before: Float[Tensor, "b 1 m n"],
     after: Float[Tensor, "b 1 m n"],
 ) -> Float[Tensor, "b 6"]:

@@ -201,7 +201,10 @@ def read_image(path: PathLike, max_pixels: int = MAX_PIXELS) -> Float[Tensor, "3
     return read_picture(path, max_pixels).over_white()
 
 
-def write_image(path: PathLike, image: Float[Tensor, "3 h w"]) -> None:
+def write_image(
+    path: PathLike,
+    image: Float[Tensor, "3 h w"] | Float[Tensor, "1 3 h w"] | Float[Tensor, "1 h w"],
+) -> None:
     """Writes an image (or the only image of a batch, or one channel as grey) as PNG, atomically."""
     values = to_uint8(image.reshape(image.shape[-3:]))
     values = values.expand(3, -1, -1) if values.shape[0] == 1 else values
@@ -228,17 +231,17 @@ def to_uint8(values: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:
     return (values.detach().to(torch.float32) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def to_model(image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def to_model(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """[0, 1] to the autoencoder's [-1, 1]."""
     return 2 * image - 1
 
 
-def from_model(values: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+def from_model(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The autoencoder's [-1, 1] to [0, 1], clamped."""
     return ((values + 1) / 2).clamp(0, 1)
 
 
-def resize(image: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
+def resize(image: Float[Tensor, "*b c h w"], size: tuple[int, int]) -> Float[Tensor, "*b c H W"]:
     """Bicubic, antialiased, clamped to [0, 1]; the image itself where the size is the same."""
     if image.shape[-2:] == tuple(size):
         return image
@@ -257,7 +260,7 @@ _HEAT = (
 )
 
 
-def heat_map(values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
+def heat_map(values: Float[Tensor, "*b 1 h w"]) -> Float[Tensor, "*b 3 h w"]:
     """Colours for values in [0, 1]: dark violet over red to pale yellow."""
     anchors = torch.tensor(_HEAT, dtype=values.dtype, device=values.device)
     position = values.clamp(0, 1) * (len(_HEAT) - 1)
@@ -268,8 +271,8 @@ def heat_map(values: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def overlay_heat(
-    image: Float[Tensor, "b 3 h w"], values: Float[Tensor, "b 1 h w"], opacity: float = 0.65
-) -> Float[Tensor, "b 3 h w"]:
+    image: Float[Tensor, "*b 3 h w"], values: Float[Tensor, "*#b 1 hv wv"], opacity: float = 0.65
+) -> Float[Tensor, "*b 3 h w"]:
     """The heat map of values (any size, brought to the image's) over the image in grey."""
     size = (image.shape[-2], image.shape[-1])
     fine = F.interpolate(
@@ -280,10 +283,10 @@ def overlay_heat(
 
 
 def draw_outline(
-    image: Float[Tensor, "b 3 h w"],
-    mask: Bool[Tensor, "b 1 h w"],
+    image: Float[Tensor, "*b 3 h w"],
+    mask: Bool[Tensor, "*#b 1 h w"],
     colour: tuple[float, float, float] = (1.0, 0.1, 0.6),
-) -> Float[Tensor, "b 3 h w"]:
+) -> Float[Tensor, "*b 3 h w"]:
     """The image with the mask's inner border drawn, about 1/200 of the longer side thick.
 
     Beyond the image is outside: a mask of all of it has a border too.

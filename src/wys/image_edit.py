@@ -95,7 +95,7 @@ class EditStep:
 
 def relevance_map(
     editor: Editor,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b 3 h w"] | Float[Tensor, "3 h w"],
     instructions: str | Sequence[str],
     settings: RelevanceSettings | None = None,
     *,
@@ -218,7 +218,7 @@ def _as_map(
 
 def edit_image(
     editor: Editor,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b 3 h w"] | Float[Tensor, "3 h w"],
     instructions: str | Sequence[str],
     settings: EditSettings | None = None,
     *,
@@ -274,7 +274,7 @@ def edit_image(
 
 def edit_steps(
     editor: Editor,
-    images: Float[Tensor, "b 3 h w"],
+    images: Float[Tensor, "b 3 h w"] | Float[Tensor, "3 h w"],
     instructions: str | Sequence[str],
     settings: EditSettings | None = None,
     *,

@@ -34,7 +34,7 @@ def edit_masked(
     relevance: Float[Tensor, "b 1 h w"] | None = None,
     resume: Begun | None = None,
     start: Float[Tensor, "b c h w"] | None = None,
-) -> Iterator[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 h w"] | None]]:
+) -> Iterator[tuple[Float[Tensor, "b c h w"], Float[Tensor, "b 3 H W"] | None]]:
     """The latents after each step; last, once more, with the images composited.
 
     Args:

@@ -49,7 +49,9 @@ class Mask:
     less for thresholds so near 0 or 1 that there is no room for it."""
 
     @staticmethod
-    def from_image(mask: Bool[Tensor, "b 1 h w"], image_size: tuple[int, int]) -> "Mask":
+    def from_image(
+        mask: Bool[Tensor, "b 1 h w"] | Bool[Tensor, "1 h w"], image_size: tuple[int, int]
+    ) -> "Mask":
         """A mask that the user drew; raises WysError where its size is not the image's."""
         mask = mask.reshape(-1, 1, *mask.shape[-2:])
         if tuple(mask.shape[-2:]) != tuple(image_size):

@@ -133,7 +133,7 @@ class RelevanceSettings:
 class RelevanceMap:
     """The relevance of b images for their instructions."""
 
-    values: Float[Tensor, "b 1 h w"]
+    values: Float[Tensor, "b 1 hv wv"]
     """R in [0, 1], at latent size; with `settings.edges` at the size that the editor works at."""
     raw: Float[Tensor, "b 1 h w"]
     """D, the mean over draws and timesteps before any clamp or scaling."""

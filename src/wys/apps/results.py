@@ -175,17 +175,10 @@ def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Relev
         raise WysError("it has no settings.")
     if min(height, width) < 1:
         raise WysError("it is of an image without pixels.")
-    found = RelevanceMap(
-        values=tensors["values"],
-        raw=tensors["raw"],
-        spread=tensors.get("spread"),
-        instructions=tuple(instructions),
-        image_size=(height, width),
-        settings=parse_as(RelevanceSettings, settings, "its settings"),
-    )
+    made_by = parse_as(RelevanceSettings, settings, "its settings")
     count = len(instructions)
-    parts = {"values": found.values, "raw": found.raw, "spread": found.spread}
-    for name, tensor in parts.items():
+    values, raw, spread = tensors["values"], tensors["raw"], tensors.get("spread")
+    for name, tensor in {"values": values, "raw": raw, "spread": spread}.items():
         if tensor is None:
             continue
         if tensor.dtype != torch.float32 or tensor.ndim != 4 or tensor.shape[:2] != (count, 1):
@@ -195,17 +188,16 @@ def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Relev
             )
         if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
             raise WysError(f"its {name} are not all numbers.")
-    if found.values.min() < 0 or found.values.max() > 1:
+    if values.min() < 0 or values.max() > 1:
         raise WysError("its values are not between 0 and 1.")
     # Along edges a map is led at the editor's size: a whole number of times that of its latents.
     factors = {
-        divmod(fine, coarse)
-        for fine, coarse in zip(found.values.shape[2:], found.raw.shape[2:], strict=True)
+        divmod(fine, coarse) for fine, coarse in zip(values.shape[2:], raw.shape[2:], strict=True)
     }
-    spread_fits = found.spread is None or found.spread.shape == found.raw.shape
+    spread_fits = spread is None or spread.shape == raw.shape
     if len(factors) != 1 or factors.pop()[1] or not spread_fits:
         raise WysError("the sizes of its tensors do not fit together.")
-    return found
+    return RelevanceMap(values, raw, spread, tuple(instructions), (height, width), made_by)
 
 
 def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:

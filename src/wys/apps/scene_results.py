@@ -151,7 +151,7 @@ def film(
             raise WysError(f"cannot make the film {path}: the encoder wrote nothing; make room.")
 
 
-def _film_pixels(frame: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "h w 3"]:
+def _film_pixels(frame: Float[Tensor, "3 h w"]) -> UInt8[np.ndarray, "H W 3"]:
     """A frame as bytes, enlarged where it is small, of even size as the encoder needs it."""
     height, width = frame.shape[-2:]
     scale = max(1.0, FILM_SIDE / min(height, width))

@@ -30,7 +30,7 @@ def diffusers_edit(
     instructions: Sequence[str],
     guidance: Guidance,
     steps: int,
-    latents: Float[Tensor, "b c h w"],
+    latents: Float[Tensor, "b c hl wl"],
 ) -> Float[Tensor, "b 3 h w"]:
     """diffusers' StableDiffusionInstructPix2PixPipeline with DDIM, from given start latents.
 
@@ -64,9 +64,9 @@ def published_relevance(
     editor: Editor,
     images: Float[Tensor, "b 3 h w"],
     instructions: Sequence[str],
-    noise: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b c hl wl"],
     level: float = 0.8,
-) -> Float[Tensor, "b 1 h w"]:
+) -> Float[Tensor, "b 1 hl wl"]:
     """The raw relevance by a pass of its own: encode, predict all three branches, subtract two."""
     told = editor.condition(images, instructions)
     t = editor.schedule.timestep(level)
@@ -81,7 +81,7 @@ def published_edit(
     instructions: Sequence[str],
     guidance: Guidance,
     steps: int,
-    noise: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b c hl wl"],
     threshold: float = 0.5,
 ) -> Float[Tensor, "b 3 h w"]:
     """Map and edit of the published program, of images at the editor's own size."""

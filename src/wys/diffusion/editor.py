@@ -272,7 +272,7 @@ class Editor:
         return torch.nn.functional.conv2d(features.float(), weight, bias, padding=1).sigmoid()
 
     @torch.no_grad()
-    def decode(self, z: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 h w"]:
+    def decode(self, z: Float[Tensor, "b c hl wl"]) -> Float[Tensor, "b 3 h w"]:
         """Clean scaled latents to images in [0, 1], float32."""
         unscaled = (z / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
         return from_model(self.vae.decode(unscaled).sample.float())

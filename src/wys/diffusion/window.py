@@ -42,8 +42,10 @@ class Windows:
 
     boxes: tuple[Box, ...]
 
-    def crop(self, whole: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c hw ww"]:
-        """What lies in the windows; works for masks as for latents."""
+    def crop(
+        self, whole: Float[Tensor, "b c h w"] | Bool[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b c hw ww"] | Bool[Tensor, "b c hw ww"]:
+        """What lies in the windows, of latents or of masks."""
         if all(box == Box(0, 0, whole.shape[-1], whole.shape[-2]) for box in self.boxes):
             return whole  # As it lies in memory: kernels round by layout.
         rows = zip(whole, self.boxes, strict=True)

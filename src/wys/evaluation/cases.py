@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -20,6 +20,7 @@ World = Literal["plain", "full", "clevr"]
 RANGES: dict[World, SceneRange] = {"plain": PLAIN, "full": FULL, "clevr": CLEVR}
 
 
+@runtime_checkable
 class Truth(Protocol):
     """A batch of b cases, and what is known of them. `tabletop.pairs.Pairs` knows everything."""
 
@@ -62,6 +63,7 @@ def check_size(size: int | None) -> None:
         raise WysError(f"--size is from 16 to 4096 pixels, not {size}.")
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a bench's cases come from; the same cases in the same batches every time."""
 

@@ -48,7 +48,7 @@ class Made:
 
     image: Float[Tensor, "b 3 h w"]
     seconds: float
-    values: Float[Tensor, "b 1 h w"] | None = None
+    values: Float[Tensor, "b 1 hm wm"] | None = None
     """Its relevance, where it has one, at any size."""
     mask: Bool[Tensor, "b h w"] | None = None
     """Where it allowed itself to change the image, where it decided that."""

@@ -86,7 +86,7 @@ class Scores:
             known = [math.nan if value is None else value for value in values]
             return torch.tensor(known, dtype=torch.float64)
 
-        def lists(name: str) -> Float[Tensor, "parts b bins"]:
+        def lists(name: str) -> Float[Tensor, "parts b *bins"]:
             return torch.tensor([record[name] for record in records], dtype=torch.float64).movedim(
                 1, 0
             )
@@ -223,7 +223,7 @@ def score(
     truth: Truth,
     image: Float[Tensor, "b 3 h w"],
     seconds: float,
-    values: Float[Tensor, "b 1 h w"] | None = None,
+    values: Float[Tensor, "b 1 hm wm"] | None = None,
     mask: Bool[Tensor, "b h w"] | None = None,
     judges: Judges = NO_JUDGES,
 ) -> Scores:

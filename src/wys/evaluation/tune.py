@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -82,6 +82,7 @@ VERDICT_CASES = 3
 Batch = tuple[tuple[str, ...], Pairs]
 
 
+@runtime_checkable
 class Masked(Truth, Protocol):
     """A batch of cases of which it is known where they change, if not into what."""
 

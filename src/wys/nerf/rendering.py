@@ -28,14 +28,14 @@ _PADDING = 0.01  # Weight that every interval of a proposal keeps at least: surp
 class Rendering:
     """What rays (or the pixels of a view) show."""
 
-    rgb: Float[Tensor, "*b 3"]
+    rgb: Float[Tensor, "*b 3"] | Float[Tensor, "3 h w"]
     """Colour in [0, 1]; [3, h, w] for a view."""
-    depth: Float[Tensor, "*b"]
+    depth: Float[Tensor, "*b"] | Float[Tensor, "1 h w"]
     """Distance along the ray in scene units, weighted by what stands there: sum over i of w_i t_i;
     [1, h, w] for a view."""
-    opacity: Float[Tensor, "*b"]
+    opacity: Float[Tensor, "*b"] | Float[Tensor, "1 h w"]
     """Share of the ray's light that comes from the scene, in [0, 1]; [1, h, w] for a view."""
-    relevance: Float[Tensor, "*b"] | None
+    relevance: Float[Tensor, "*b"] | Float[Tensor, "1 h w"] | None
     """sum over i of w_i r(x_i) with w_i taken as they are; None without a relevance field."""
 
     @property

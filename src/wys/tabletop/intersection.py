@@ -56,7 +56,7 @@ class World:
     patterned: bool
 
 
-def take(columns: Float[Tensor, "c n"], index: Indices) -> Float[Tensor, "c m"]:
+def take(columns: Float[Tensor, "c n"], index: Int[Tensor, " m"]) -> Float[Tensor, "c m"]:
     """columns[:, index]; index_select is much faster on the CPU than indexing."""
     return columns.index_select(1, index)
 
@@ -109,7 +109,7 @@ def prepare(scene: TableScene) -> World:
 
 def _pairs(
     world: World, o: Vectors, d: Vectors, scene_of: Indices
-) -> Iterator[tuple[int, Indices, Float[Tensor, " m"]]]:
+) -> Iterator[tuple[int, Int[Tensor, " m"], Float[Tensor, " m"]]]:
     """Per slot the rays that meet the object's bounding sphere, and where they are closest."""
     for slot in world.slots:
         x, y, z, squared = world.bounds[slot].index_select(1, scene_of)

@@ -52,7 +52,12 @@ class _Lens:
 
 
 def _trace(
-    world: World, lens: _Lens, pixel: Indices, width: int, area: int, at: list[tuple[float, float]]
+    world: World,
+    lens: _Lens,
+    pixel: Int[Tensor, " pixels"],
+    width: int,
+    area: int,
+    at: list[tuple[float, float]],
 ) -> tuple[Vectors, Tensor, Indices]:
     """Linear colours clipped to [0, 1], depths and object ids of flat pixel indices.
 

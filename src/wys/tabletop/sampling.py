@@ -192,7 +192,7 @@ def _place(
 def in_frame(
     camera: Camera,
     positions: Float[Tensor, "b n 2"],
-    radii: Float[Tensor, "b n|1"],
+    radii: Float[Tensor, " b #n"],
     aspect: float = 1.0,
 ) -> Bool[Tensor, "b n"]:
     """Whether objects at the places lie inside the camera's central frame, nearly whole."""
@@ -209,9 +209,9 @@ def in_frame(
 def separate_in_view(
     camera: Camera,
     positions: Float[Tensor, "b n 2"],
-    radii: Float[Tensor, "b n|1 1"],
+    radii: Float[Tensor, " b #n 1"],
     others: Float[Tensor, "b 5 2"],
-    other_radii: Float[Tensor, "b 1 5|1"],
+    other_radii: Float[Tensor, "b 1 #5"],
 ) -> Bool[Tensor, "b n 5"]:
     """Whether objects at two places would leave each other in sight, by their middles' distance."""
     images, extents = [], []

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from wys.tabletop.intersection import Indices, Scalars, Vectors, World, closest, normals_at, take
@@ -28,13 +29,13 @@ class _Meeting:
     scene_of: Indices
     distance: Scalars  # to an object; infinite elsewhere
     column: Indices  # the object's column in the world, where the distance is finite
-    on_floor: Indices  # rays that meet the floor
-    floor_point: Vectors
-    floor_distance: Scalars
-    opaque: Scalars  # the floor's share, against the background
-    on_object: Indices  # rays that meet an object
-    point: Vectors  # lifted off the surface
-    normal: Vectors
+    on_floor: Int[Tensor, " f"]  # rays that meet the floor
+    floor_point: Float[Tensor, "3 f"]
+    floor_distance: Float[Tensor, " f"]
+    opaque: Float[Tensor, " f"]  # the floor's share, against the background
+    on_object: Int[Tensor, " m"]  # rays that meet an object
+    point: Float[Tensor, "3 m"]  # lifted off the surface
+    normal: Float[Tensor, "3 m"]
 
 
 def _meet(world: World, o: Vectors, d: Vectors, scene_of: Indices) -> _Meeting:
@@ -76,7 +77,9 @@ def _mirror_rays(world: World, meeting: _Meeting) -> tuple[Indices, Vectors, Vec
     return metal, take(meeting.point, metal), mirrored, meeting.scene_of[rays]
 
 
-def _sunlit(world: World, meetings: list[_Meeting]) -> list[tuple[Scalars, Scalars]]:
+def _sunlit(
+    world: World, meetings: list[_Meeting]
+) -> list[tuple[Float[Tensor, " _"], Float[Tensor, " _"]]]:
     """Per meeting the cosine under which the sun reaches floor and objects; 0 in shadow."""
     points, scenes, cosines, counts = [], [], [], []
     for meeting in meetings:
@@ -132,8 +135,11 @@ def _floor_tone(world: World, x: Tensor, y: Tensor, scene_of: Indices) -> Vector
 
 
 def _object_colour(
-    world: World, meeting: _Meeting, lit: Scalars, mirrors: tuple[Indices, Vectors]
-) -> Vectors:
+    world: World,
+    meeting: _Meeting,
+    lit: Float[Tensor, " m"],
+    mirrors: tuple[Int[Tensor, " k"], Float[Tensor, "3 k"]],
+) -> Float[Tensor, "3 m"]:
     """Colour of the met objects; `mirrors` says which points are metal and what they mirror."""
     d = take(meeting.d, meeting.on_object)
     scene_of, column = meeting.scene_of[meeting.on_object], meeting.column[meeting.on_object]
@@ -161,8 +167,8 @@ def _colour(
     world: World,
     meeting: _Meeting,
     behind: Vectors,
-    lit: tuple[Scalars, Scalars],
-    mirrors: tuple[Indices, Vectors],
+    lit: tuple[Float[Tensor, " f"], Float[Tensor, " m"]],
+    mirrors: tuple[Int[Tensor, " k"], Float[Tensor, "3 k"]],
 ) -> Vectors:
     """Colour along rays in front of what is `behind` floor and objects."""
     colour = behind.clone()

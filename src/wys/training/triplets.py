@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
@@ -83,6 +83,7 @@ def naming(description: Description | None, alone: bool) -> Naming:
     return "words" if description.colour is None else "colour"
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where triplets come from. Sources travel to worker processes, so they are plain records."""
 
