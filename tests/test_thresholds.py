@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -25,7 +25,14 @@ def as_map(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy((values + 0.5) / 256).reshape(1, 1, 5, 8)
 
 
+# Two separate runs of levels that are equally good: between them is none.
+TWO_BEST = np.repeat(
+    [49, 90, 97, 107, 121, 158, 190, 200, 215, 255], [1, 1, 1, 1, 30, 2, 1, 1, 1, 1]
+)
+
+
 @given(bytes_.filter(lambda values: np.ptp(values) > 0))
+@example(TWO_BEST)
 def test_entropy_leaves_the_most(values: np.ndarray) -> None:
     def entropy(part: np.ndarray) -> float:
         share = np.unique(part, return_counts=True)[1] / len(part)
@@ -37,6 +44,12 @@ def test_entropy_leaves_the_most(values: np.ndarray) -> None:
 
     level = entropy_threshold(as_map(values)).item() * 256
     assert together(round(np.floor(level))) >= max(map(together, range(1, 256))) - 1e-6
+
+
+def test_otsus_level_is_not_between_two_best_ones() -> None:
+    # Left and right of the middle are alike, so that a level on either side is as good.
+    values = torch.tensor([4, 15, 17, 28]).reshape(1, 1, 1, 4) / 32
+    assert 4 / 32 < otsu_threshold(values).item() <= 15 / 32
 
 
 def test_the_triangle_bends_where_the_peak_ends() -> None:
@@ -55,6 +68,7 @@ def test_a_constant_map_has_an_empty_mask(rule: str) -> None:
     assert (threshold_levels(values, rule) > 0.3).all()  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_levels() -> None:
     values = torch.rand(3, 1, 6, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(threshold_levels(values, 0.25), torch.full((3,), 0.25))

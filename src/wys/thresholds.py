@@ -3,7 +3,7 @@
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.errors import WysError
@@ -33,8 +33,8 @@ def otsu_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Float[T
     """The level that splits each map's values into the two best separated classes.
 
     Maximises the variance between the classes (Otsu 1979, equation 18) over the edges of a
-    histogram on [0, 1]; the middle of the best edges where several tie. A constant map has no
-    classes: its level is above every value, up to 1, and its mask empty.
+    histogram on [0, 1]; the middle of the first best edges where several tie. A constant map has
+    no classes: its level is above every value, up to 1, and its mask empty.
     """
     levels = []
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
@@ -51,8 +51,8 @@ def otsu_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Float[T
         if best < 1e-12:
             levels.append(min(1.0, float(ordered[-1]) + 1 / bins))
         else:
-            ties = edges[variance >= best * (1 - 1e-9)]
-            levels.append(float((ties[0] + ties[-1]) / 2))
+            first, last = _first_run(variance >= best * (1 - 1e-9))
+            levels.append(float((edges[first] + edges[last]) / 2))
     return torch.tensor(levels)
 
 
@@ -83,7 +83,7 @@ def entropy_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Floa
     """The level that leaves the most entropy in the two classes together.
 
     Maximises the sum of the entropies of both sides' histograms (Kapur, Sahoo and Wong 1985); the
-    middle of the best edges where several tie. A constant map's level is above every value.
+    middle of the first best edges where several tie. A constant map's level is above every value.
     """
     levels = []
     for row in values.flatten(1).double().cpu():
@@ -97,9 +97,16 @@ def entropy_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Floa
         below, above = mass, 1 - mass
         entropy = below.log() + plogp[:-1] / below + above.log() + (plogp[-1] - plogp[:-1]) / above
         entropy = torch.where((below > 1e-12) & (above > 1e-12), entropy, -torch.inf)
-        ties = (entropy >= entropy.max() - 1e-9).nonzero()[:, 0]
-        levels.append(float(ties[0] + ties[-1]) / 2 / bins + 1 / bins)
+        first, last = _first_run(entropy >= entropy.max() - 1e-9)
+        levels.append((first + last) / 2 / bins + 1 / bins)
     return torch.tensor(levels)
+
+
+def _first_run(best: Bool[Tensor, " n"]) -> tuple[int, int]:
+    """The ends of the first unbroken run: between two runs that tie, nothing is best."""
+    first = int(best.int().argmax())
+    broken = (~best[first:]).nonzero()[:, 0]
+    return first, first + (int(broken[0]) if len(broken) else len(best) - first) - 1
 
 
 def _histogram(row: Float[Tensor, " n"], bins: int) -> tuple[Float[Tensor, " bins"], int, int]:
