@@ -77,7 +77,7 @@ class Side:
     batches: list[Batch]
     ways: list[Way]
     truth: Bool[Tensor, "b h w"]
-    shown: Float[Tensor, "b 3 h w"]
+    shown: Float[Tensor, "b 3 hs ws"]
     """The images as the editor sees them."""
     seconds: float
     """Of one prediction of one branch, for one case."""

@@ -186,14 +186,17 @@ def shown_to(editor: Editor, batches: Sequence[MaskedBatch]) -> Float[Tensor, "b
 
 def masks_of(
     values: Float[Tensor, "b 1 h w"], threshold: Threshold, size: tuple[int, int]
-) -> Bool[Tensor, "b h w"]:
+) -> Bool[Tensor, "b H W"]:
     """The masks of maps R at a size."""
     levels = threshold_levels(values, threshold).to(values)
     return enlarged(values, size) >= levels[:, None, None]
 
 
 def best_edges(
-    way: Way, how: RelevanceSettings, shown: Float[Tensor, "b 3 h w"], truth: Bool[Tensor, "b h w"]
+    way: Way,
+    how: RelevanceSettings,
+    shown: Float[Tensor, "b 3 hs ws"],
+    truth: Bool[Tensor, "b h w"],
 ) -> Iterator[tuple[float, RelevanceSettings]]:
     """The best mean IoU of one map with each of `EDGES`, over all thresholds."""
     raw, size = torch.cat(list(way.raws)), (truth.shape[-2], truth.shape[-1])

@@ -36,7 +36,6 @@ class Ema:
         torch._foreach_copy_(self.parameters, self.average)
 
     @contextmanager
-    @torch.no_grad()
     def applied(self) -> Iterator[None]:
         """Within this context the parameters hold the average; their values come back after."""
         kept = [parameter.detach().clone() for parameter in self.parameters]
@@ -44,4 +43,5 @@ class Ema:
         try:
             yield
         finally:
-            torch._foreach_copy_(self.parameters, kept)
+            with torch.no_grad():
+                torch._foreach_copy_(self.parameters, kept)
