@@ -1,8 +1,9 @@
 """Editors for every test that needs one: tiny pipelines with random weights, and painters."""
 
-from collections.abc import Callable, Sequence
+# ruff: noqa: E402 - nothing of wys is imported before what checks it is in place.
+
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
@@ -12,7 +13,20 @@ from diffusers import (
     StableDiffusionInstructPix2PixPipeline,
     UNet2DConditionModel,
 )
+from hypothesis import settings
+from jaxtyping import config, install_import_hook
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+# Every function of wys checks the types and shapes that it is annotated with. Whole numbers will do
+# where any are asked for; of a list the same item is checked each time: no test fails by chance.
+install_import_hook(
+    "wys",
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True, is_random=False))",
+)
+
+# No test fails for its time: checked calls are slower, and a machine may be busy.
+settings.register_profile("wys", deadline=None)
+settings.load_profile("wys")
 
 from wys.diffusion.conditioning import Branch, Conditioning, Guidance
 from wys.diffusion.editor import Editor
@@ -127,7 +141,7 @@ def _tiny_pipeline(
     return pipeline
 
 
-class Painter:
+class Painter(Editor):
     """An editor whose latents are the pixels, and whose every prediction is exact.
 
     Args:
@@ -135,11 +149,12 @@ class Painter:
         relevance: how its maps are made.
     """
 
+    latent_unit = 1
+
     def __init__(
         self, painted: Callable[[torch.Tensor], torch.Tensor], relevance: RelevanceSettings
     ) -> None:
         self.painted = painted
-        self.latent_unit = 1
         self.settings = EditorSettings(
             relevance=relevance, edit=EditSettings(guidance=Guidance(1, 1), steps=2)
         )
@@ -181,7 +196,7 @@ class Painter:
 @pytest.fixture(scope="session")
 def painter() -> Callable[..., Editor]:
     """Makes an editor that knows one thing: `painter(painted, relevance)`."""
-    return lambda painted, relevance: cast(Editor, Painter(painted, relevance))
+    return Painter
 
 
 @pytest.fixture(scope="session")
@@ -252,6 +267,14 @@ def images() -> torch.Tensor:
     noise = torch.rand(3, 48, 32, generator=torch.Generator().manual_seed(1))
     disc = ((rows - 0.5) ** 2 + (columns - 0.3) ** 2 < 0.04).float().expand(3, -1, -1)
     return torch.stack([ramp, (ramp + noise) / 2, 0.2 + 0.6 * disc])
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Nothing checks types: for tests of what wys says itself to callers who pass wrong ones."""
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -258,6 +258,7 @@ def test_composite() -> None:
     assert torch.equal(out[..., :2, :], one[..., :2, :])
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_one_sentence(editor: Editor, images: torch.Tensor) -> None:
     found = relevance_map(editor, images, TEXT)
     for arguments, said in [
@@ -275,6 +276,7 @@ def test_what_does_not_fit_is_one_sentence(editor: Editor, images: torch.Tensor)
         relevance_map(editor, images, TEXT, items=[1])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "wrong",
     [lambda x: (x * 255).byte(), lambda x: x * 255, lambda x: x - 1, lambda x: x * math.nan],
@@ -298,6 +300,7 @@ def test_numbers_that_are_none_are_one_sentence(
         edit_image(Editor.from_pipeline(pipeline), images, TEXT, mask=drawn(Box(0, 0, 9, 9)))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_tensor_and_no_mask_is_named(editor: Editor, images: torch.Tensor) -> None:
     for wrong in (images.numpy(), Image.new("RGB", (8, 8))):
         with pytest.raises(WysError, match=r"not (numpy\.ndarray|PIL\.Image); wys"):

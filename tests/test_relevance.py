@@ -295,6 +295,7 @@ def test_boxes_without_pixels_are_refused(bad: Box) -> None:
         mask.including(bad)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_settings_are_refused() -> None:
     for settings, words in (
         ({"draws": 0}, "draw"),

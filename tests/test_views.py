@@ -56,6 +56,7 @@ def test_select_keeps_what_belongs_together() -> None:
     assert len(views.select([])) == 0 and views.select([]).size == (6, 8)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_does_not_fit_is_refused() -> None:
     views = some_views()
     bad = views.cameras.world_from_camera.clone()

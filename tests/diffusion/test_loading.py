@@ -129,6 +129,7 @@ def test_another_size_to_edit_at(editor_directory: Path, images: torch.Tensor) -
     )
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_refusals_of_options(editor_directory: Path) -> None:
     assert "offloading" in refused(editor_directory, offload="model")
     assert "device warp" in refused(editor_directory, device="warp")
@@ -234,6 +235,7 @@ def test_single_files(tmp_path: Path) -> None:
     assert "cut short" in refused(path)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_live_pipelines(
     tiny_pipeline: Callable[..., Any], pipeline: StableDiffusionInstructPix2PixPipeline
 ) -> None:

@@ -240,6 +240,7 @@ def test_guidance_in_part_of_the_schedule(
     assert torch.equal(latents(replace(plain, guided=(1.0, 1.0))), latents(unguided))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_bad_settings() -> None:
     for bad, words in (
         ({"steps": 0}, "at least 1 step"),

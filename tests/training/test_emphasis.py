@@ -208,7 +208,8 @@ def example():
     )
     both = torch.ones(2).bool()
     clean = torch.zeros(2, CHANNELS, 16, 16)
-    return batch, Noised(torch.zeros(2, 8, 16, 16), torch.zeros(2), clean, batch.tokens, both, both)
+    sample, timestep = torch.zeros(2, 8, 16, 16), torch.zeros(2).long()
+    return batch, Noised(sample, timestep, clean, batch.tokens, both, both)
 
 
 def test_a_coarser_prediction_costs_what_it_costs_where_regions_keep_their_shape():

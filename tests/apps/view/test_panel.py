@@ -11,6 +11,7 @@ import pytest
 viser = pytest.importorskip("viser", reason="viser is not installed")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_news_from_many_threads_make_one_row_for_each_edit(monkeypatch: pytest.MonkeyPatch) -> None:
     from wys.apps.view.panel import Panel
 
