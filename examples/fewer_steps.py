@@ -1,4 +1,4 @@
-"""How near each solver comes to the edit of very many steps: PSNR between the two images.
+"""How near each solver comes to 200 steps of the better one: PSNR between the two images.
 
     python examples/fewer_steps.py [--editor NAME] [--images N] [--guidance S_T S_I]
 

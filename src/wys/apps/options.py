@@ -256,7 +256,7 @@ class GuideOptions:
     steps: Annotated[int | None, own("N")] = None
     """Denoising steps (paper: 20)."""
     solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
-    """dpm++ needs fewer steps for the same edit, ddim is the paper's."""
+    """dpm++ looks back a step, which is made for few steps (paper: ddim)."""
     start: Annotated[float | None, own("FRACTION")] = None
     """Noise level to start from; less than 1 stays nearer to the input."""
     guided: Annotated[tuple[float, float] | None, own("LOW HIGH")] = None

@@ -141,7 +141,7 @@ class SceneGuideOptions:
     steps: Annotated[int | None, own("N")] = None
     """Denoising steps of each edited photograph (paper: 20)."""
     solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
-    """dpm++ needs fewer steps for the same edit, ddim is the paper's."""
+    """dpm++ looks back a step, which is made for few steps (paper: ddim)."""
     noise: Annotated[
         tuple[float, float] | None,
         tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: the method's own)"),

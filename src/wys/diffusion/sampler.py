@@ -47,8 +47,8 @@ class EditSettings:
     window: WindowSettings | None = None
     """Denoise only a window of the latents around the mask; None: all of them."""
     solver: Solver = "ddim"
-    """ddim: each step for itself; dpm++: each with the one before in view (DPM-Solver++ 2M,
-    arXiv 2211.01095), which comes as near to the exact solution in fewer steps."""
+    """ddim: each step for itself, of first order; dpm++: each with the one before in view, of
+    second order where the network's answer changes smoothly (DPM-Solver++ 2M, arXiv 2211.01095)."""
 
     def __post_init__(self) -> None:
         if self.solver not in get_args(Solver):
