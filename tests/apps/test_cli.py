@@ -571,3 +571,10 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["", "bench", "edit --help"])
+def test_a_reader_that_stops_early_is_no_fault(arguments: str) -> None:
+    command = f"{sys.executable} -m wys {arguments} | exec true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert not done.stderr and int(done.stdout) in (0, 2, 141)

@@ -212,7 +212,18 @@ def show_warning(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = answer(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads our output has seen enough; Python would complain again when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
+def answer(arguments: list[str]) -> int:
+    """Prints what help is asked for, or runs a subcommand; the exit code."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -287,9 +298,7 @@ def run(command: Command, arguments: list[str]) -> int:
         )
         return 2
     except BrokenPipeError:
-        # Who reads our output has seen enough; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        raise  # `main` knows what to do.
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         print(f"wys: {error.strerror or error}{where}.", file=sys.stderr)
