@@ -268,9 +268,7 @@ def test_an_edit_that_was_killed_goes_on_exactly(
 
 def test_a_state_of_another_scene_is_refused(views: ViewSet, scene: Scene) -> None:
     with pytest.raises(WysError, match="another scene"):
-        SceneEditState.from_tensors(
-            {"scene.x": torch.zeros(1)}, scene, views, TEXT, QUICK.relevance
-        )
+        SceneEditState.from_tensors({"scene.x": torch.zeros(1)}, scene, views, TEXT, MAPS)
 
 
 def test_nothing_to_edit_is_said(idle: Editor, views: ViewSet, scene: Scene) -> None:

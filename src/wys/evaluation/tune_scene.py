@@ -40,7 +40,7 @@ class LocatedEdit:
     """The maps of a scene's photographs, and the truth in cameras that made none."""
 
     views: ViewSet
-    maps: tuple[Float[Tensor, "1 h w"], ...]
+    maps: tuple[Float[Tensor, "1 hm wm"], ...]
     """By one scale for all, as a scene edit takes them."""
     cameras: Camera
     """Held-out cameras in the scene frame."""
