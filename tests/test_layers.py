@@ -15,6 +15,7 @@ VALUES = {
     "devices",
     "image",
     "relevance",
+    "relevance_file",
     "masks",
     "thresholds",
     "edges",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from wys.image_edit import EditStep, ImageEdit, edit_image, edit_steps, relevance_map
     from wys.masks import Box, Mask
     from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
+    from wys.relevance_file import read_relevance, write_relevance
     from wys.scene_edit import SceneEditStep, edit_scene, locate
     from wys.scene_folder import SceneFolder
     from wys.scene_settings import SceneEditSettings
@@ -41,6 +42,7 @@ _PLACES = {
     "wys.image_edit": ("EditStep", "ImageEdit", "edit_image", "edit_steps", "relevance_map"),
     "wys.masks": ("Box", "Mask"),
     "wys.relevance": ("RelevanceMap", "RelevanceSettings", "VerdictSettings"),
+    "wys.relevance_file": ("read_relevance", "write_relevance"),
     "wys.scene_edit": ("SceneEditStep", "edit_scene", "locate"),
     "wys.scene_folder": ("SceneFolder",),
     "wys.scene_settings": ("SceneEditSettings",),
@@ -77,9 +79,11 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_picture",
+    "read_relevance",
     "relevance_map",
     "write_image",
     "write_picture",
+    "write_relevance",
 ]
 
 

@@ -4,15 +4,19 @@ Every write goes to a temporary file in the same folder that is renamed over the
 complete, so that a kill, a full disk or an exception never leaves half a file.
 """
 
+import dataclasses
 import json
 import os
 import shutil
 import struct
+import sys
 import tempfile
+import types
+import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -181,6 +185,50 @@ def read_json(path: PathLike) -> Any:
         raise WysError(f"cannot read {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise WysError(f"{path} is not valid JSON: {error}.") from error
+
+
+def parse_as(kind: Any, value: Any, place: str) -> Any:
+    """A JSON value as the type that a settings field declares.
+
+    Args:
+        kind: a frozen dataclass, a number, a Literal, a tuple of one type, None, or a union.
+        place: what the value is, for the sentence.
+
+    Raises:
+        WysError: it does not fit, or names a setting that there is not.
+    """
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise WysError(f"{place} must be an object of named settings, not {value!r}.")
+        hints = typing.get_type_hints(kind)
+        unknown = sorted(set(value) - set(hints))
+        if unknown:
+            raise WysError(f"{place} has no setting {unknown[0]!r}; it has {', '.join(hints)}.")
+        entries = {k: parse_as(hints[k], v, f"{place}, {k}") for k, v in value.items()}
+        try:
+            return kind(**entries)
+        except WysError as error:
+            raise WysError(f"{place}: {error}") from error
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal and value in arguments:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for choice in arguments:
+            try:
+                return parse_as(choice, value, place)
+            except WysError:
+                continue
+    elif origin is tuple and isinstance(value, list | tuple):
+        return tuple(parse_as(arguments[0], entry, place) for entry in value)
+    elif kind is type(None) and value is None:
+        return None
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        # Python's JSON knows NaN and infinity, and whole numbers beyond every float.
+        if abs(value) <= sys.float_info.max:
+            return float(value)
+    elif kind is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise WysError(f"{place} does not take the value {value!r}.")
 
 
 def write_tensors(

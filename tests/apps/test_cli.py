@@ -405,7 +405,7 @@ def test_a_full_disk_leaves_nothing_behind(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("wys.apps.results.save_map", full)
+    monkeypatch.setattr("wys.relevance_file.write_relevance", full)
     out = tmp_path / "out"
     code = wys("edit", photo, "make it red", "--out", out)
     check_refused(code, capsys, out, "No space left")

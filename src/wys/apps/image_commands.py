@@ -378,6 +378,7 @@ def write_run(
     """Every file of a run, into a folder that is moved into place as one."""
     from wys.apps import results
     from wys.image import overlay_heat, write_image, write_picture
+    from wys.relevance_file import write_relevance
     from wys.store import write_json
 
     original = picture.over_white()
@@ -400,7 +401,7 @@ def write_run(
         folder / "sheet.png", results.sheet(original, made, region, edited, record["instruction"])
     )
     image = results.digest(picture)
-    results.save_map(folder / results.MAP_FILE, made, image)
+    write_relevance(folder / results.MAP_FILE, made, image)
     clock.lap("write")
     seconds = clock.seconds | {"total": round(sum(clock.seconds.values()), 3)}
     facts = {"image_size": list(picture.size), "image_sha256": image}

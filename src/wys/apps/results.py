@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -23,8 +22,9 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
-from wys.relevance import RelevanceMap, RelevanceSettings, Verdict
-from wys.store import read_metadata, read_tensors, write_tensors
+from wys.relevance import RelevanceMap, Verdict
+from wys.relevance_file import read_relevance
+from wys.store import read_metadata
 
 if TYPE_CHECKING:
     from wys.apps.options import EditorOptions
@@ -121,83 +121,14 @@ def check_writable(path: Path) -> None:
         ) from error
 
 
-def save_map(path: Path, relevance: RelevanceMap, image: str) -> None:
-    """Writes a relevance map, so that another threshold or guidance need not make it again.
-
-    Args:
-        image: the digest of the picture that it is of.
-    """
-    tensors = {"values": relevance.values, "raw": relevance.raw}
-    if relevance.spread is not None:
-        tensors["spread"] = relevance.spread
-    metadata = {
-        "format": "wys relevance map 1",
-        "instructions": json.dumps(relevance.instructions),
-        "image_size": json.dumps(relevance.image_size),
-        "settings": json.dumps(asdict(relevance.settings)),
-        "image": image,
-    }
-    write_tensors(path, tensors, metadata)
-
-
 def load_map(path: Path) -> tuple[RelevanceMap, str | None]:
-    """Reads what `save_map` wrote; `path` is the file, or the folder of a run.
-
-    Returns:
-        The map, and the digest of its picture; None in a file of an earlier version.
+    """The map in a file, or in the folder of a run, and the digest of its picture where it has one.
 
     Raises:
         WysError: there is no such map, or it is damaged.
     """
     path = path / MAP_FILE if path.is_dir() else path
-    tensors, metadata = read_tensors(path), read_metadata(path)
-    if metadata.get("format") != "wys relevance map 1":
-        raise WysError(f"{path} is no relevance map of this version; make it with 'wys relevance'.")
-    try:
-        return _as_map(tensors, metadata), metadata.get("image")
-    except (KeyError, TypeError, ValueError, WysError) as error:
-        # What a sentence says of it is worth telling; what Python says is not.
-        reason = f" ({str(error).removesuffix('.')})" if isinstance(error, WysError) else ""
-        raise WysError(
-            f"{path} is a damaged relevance map{reason}; make it again with 'wys relevance'."
-        ) from error
-
-
-def _as_map(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> RelevanceMap:
-    """The map of a file's content; an error of whatever kind where it is not one."""
-    from wys.diffusion.settings import parse_as
-
-    instructions, settings = (json.loads(metadata[key]) for key in ("instructions", "settings"))
-    height, width = parse_as(tuple[int, ...], json.loads(metadata["image_size"]), "the image size")
-    if not isinstance(instructions, list) or not all(isinstance(x, str) for x in instructions):
-        raise WysError("its instructions are no list of sentences.")
-    if not settings:
-        raise WysError("it has no settings.")
-    if min(height, width) < 1:
-        raise WysError("it is of an image without pixels.")
-    made_by = parse_as(RelevanceSettings, settings, "its settings")
-    count = len(instructions)
-    values, raw, spread = tensors["values"], tensors["raw"], tensors.get("spread")
-    for name, tensor in {"values": values, "raw": raw, "spread": spread}.items():
-        if tensor is None:
-            continue
-        if tensor.dtype != torch.float32 or tensor.ndim != 4 or tensor.shape[:2] != (count, 1):
-            raise WysError(
-                f"its {name} are {tensor.dtype} {list(tensor.shape)}, not float32 "
-                f"[{count}, 1, h, w]."
-            )
-        if tensor.numel() == 0 or not bool(torch.isfinite(tensor).all()):
-            raise WysError(f"its {name} are not all numbers.")
-    if values.min() < 0 or values.max() > 1:
-        raise WysError("its values are not between 0 and 1.")
-    # Along edges a map is led at the editor's size: a whole number of times that of its latents.
-    factors = {
-        divmod(fine, coarse) for fine, coarse in zip(values.shape[2:], raw.shape[2:], strict=True)
-    }
-    spread_fits = spread is None or spread.shape == raw.shape
-    if len(factors) != 1 or factors.pop()[1] or not spread_fits:
-        raise WysError("the sizes of its tensors do not fit together.")
-    return RelevanceMap(values, raw, spread, tuple(instructions), (height, width), made_by)
+    return read_relevance(path), read_metadata(path).get("image")
 
 
 def with_threshold(relevance: RelevanceMap, threshold: Any) -> RelevanceMap:

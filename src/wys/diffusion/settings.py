@@ -1,18 +1,16 @@
 """The settings that belong to a checkpoint: its `wys.json`, or the preset `paper` without one."""
 
 import dataclasses
-import sys
-import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from wys.diffusion.sampler import EditSettings
 from wys.edit_score import ScoreSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings
-from wys.store import read_json
+from wys.store import parse_as, read_json
 
 LEAST_SIZE = 16
 """Pixels below which nobody edits an image."""
@@ -65,39 +63,3 @@ def read_settings(path: Path) -> EditorSettings:
 def settings_as_json(settings: EditorSettings) -> dict[str, Any]:
     """The content of a `wys.json` that `read_settings` reads back as these settings."""
     return {"version": 1, **dataclasses.asdict(settings)}
-
-
-def parse_as(kind: Any, value: Any, place: str) -> Any:
-    """A JSON value as the type that a settings field declares; WysError where it does not fit."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        if not isinstance(value, dict):
-            raise WysError(f"{place} must be an object of named settings, not {value!r}.")
-        hints = typing.get_type_hints(kind)
-        unknown = sorted(set(value) - set(hints))
-        if unknown:
-            raise WysError(f"{place} has no setting {unknown[0]!r}; it has {', '.join(hints)}.")
-        entries = {k: parse_as(hints[k], v, f"{place}, {k}") for k, v in value.items()}
-        try:
-            return kind(**entries)
-        except WysError as error:
-            raise WysError(f"{place}: {error}") from error
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Literal and value in arguments:
-        return value
-    if origin in (typing.Union, types.UnionType):
-        for choice in arguments:
-            try:
-                return parse_as(choice, value, place)
-            except WysError:
-                continue
-    elif origin is tuple and isinstance(value, list | tuple):
-        return tuple(parse_as(arguments[0], entry, place) for entry in value)
-    elif kind is type(None) and value is None:
-        return None
-    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        # Python's JSON knows NaN and infinity, and whole numbers beyond every float.
-        if abs(value) <= sys.float_info.max:
-            return float(value)
-    elif kind is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise WysError(f"{place} does not take the value {value!r}.")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from wys.apps.results import load_map, save_map
 from wys.errors import WysError
 from wys.relevance import RelevanceMap, RelevanceSettings, VerdictSettings
+from wys.relevance_file import read_relevance, write_relevance
 from wys.store import read_metadata, read_tensors, write_tensors
 
 NAN = float("nan")
@@ -29,9 +29,9 @@ def saved(tmp_path: Path) -> Path:
             timesteps=(0.6, 0.8), draws=2, edges=1.0, verdict=VerdictSettings(quantile=0.9)
         ),
     )
-    save_map(tmp_path / "map.safetensors", made, "digest")
-    found, image = load_map(tmp_path / "map.safetensors")
-    assert image == "digest" and found.settings == made.settings
+    write_relevance(tmp_path / "map.safetensors", made)
+    found = read_relevance(tmp_path / "map.safetensors")
+    assert found.settings == made.settings and found.instructions == made.instructions
     assert torch.equal(found.values, made.values) and found.verdicts == made.verdicts
     return tmp_path / "map.safetensors"
 
@@ -58,7 +58,7 @@ def test_damaged_tensors_are_refused(saved: Path, name: str, tensor: Tensor) -> 
     tensors, metadata = read_tensors(saved), read_metadata(saved)
     write_tensors(saved, {**tensors, name: tensor}, metadata)
     with pytest.raises(WysError, match=r"map\.safetensors is a damaged relevance map"):
-        load_map(saved)
+        read_relevance(saved)
 
 
 @pytest.mark.parametrize(
@@ -84,4 +84,4 @@ def test_damaged_facts_are_refused(saved: Path, name: str, value: Any) -> None:
     metadata = read_metadata(saved)
     write_tensors(saved, read_tensors(saved), {**metadata, name: json.dumps(value)})
     with pytest.raises(WysError, match=r"map\.safetensors is a damaged relevance map"):
-        load_map(saved)
+        read_relevance(saved)
