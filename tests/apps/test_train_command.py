@@ -48,6 +48,8 @@ def spoil_size(folder: Path) -> None:
     Image.new("RGB", (9, 8)).save(folder / "0a.png")
 
 
+# Whether a folder is a source of triplets is asked of its properties, which read it.
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

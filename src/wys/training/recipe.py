@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 from warnings import warn
 
 import torch
@@ -77,7 +77,7 @@ class Recipe:
     precision: Literal["auto", "no", "bf16"] = "auto"
     """Automatic mixed precision; auto is bf16 where the machine is faster in it, and else none."""
 
-    def of_length(self, images: int) -> Self:
+    def of_length(self, images: int) -> "Recipe":
         """The recipe with so many images for the denoiser, to half a batch of each phase.
 
         The phases share them in proportion, the learning rate's schedule ends with them, and a
@@ -120,7 +120,7 @@ class Recipe:
             denoiser=denoiser,
         )
 
-    def for_triplets(self, count: int) -> Self:
+    def for_triplets(self, count: int) -> "Recipe":
         """The recipe, shortened where it would show so many triplets more than `VIEWS` times."""
         images = VIEWS * count
         return self if images >= self.denoiser.images else self.of_length(images)
