@@ -116,3 +116,8 @@ def test_the_length_is_the_users_the_datas_or_the_presets(
     assert cli.main(["train", "--out", str(out), "--images", "10"]) == 2
     assert capsys.readouterr().err.startswith("wys: an editor is trained on at least 96 images")
     assert not out.exists()
+
+
+def test_the_built_in_editor_is_known_by_its_name(begun: list[Any], tmp_path: Path) -> None:
+    assert cli.main(["train", "--out", str(tmp_path), "--start", "builtin"]) == 0
+    assert (begun[0]["start"] / "model_index.json").is_file()

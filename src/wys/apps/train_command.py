@@ -29,7 +29,7 @@ def train(
         out: Folder of data, state, logs, sample sheets and the exported editor.
         preset: cpu: two processor cores; gpu: a larger editor and more data, on CUDA.
         data: Your own triplets (metadata.jsonl and images), not the tabletop world.
-        start: An editor that this recipe made, to train further.
+        start: An editor that this recipe made, to train further; or builtin.
         images: Images to learn from: 352,000 (gpu: 8 million), fewer for little data.
         processes: Training processes; by default 2 of one thread each, 1 on a GPU.
         workers: Processes that make the triplets.
@@ -42,6 +42,7 @@ def train(
     from wys.training.folder import Folder
 
     on_gpu = preset == "gpu"
+    start = recipe.start_directory(start)
     if processes is None:
         processes = 1 if on_gpu else 2
     chosen = recipe.GPU if on_gpu else recipe.CPU

@@ -18,7 +18,7 @@ from transformers import CLIPTokenizer
 
 from wys.devices import multiplies_bfloat16
 from wys.diffusion.conditioning import Guidance
-from wys.diffusion.loading import SETTINGS
+from wys.diffusion.loading import SETTINGS, builtin_directory
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, settings_as_json
 from wys.errors import WysError, WysWarning
@@ -331,6 +331,11 @@ def notice_another_length(recipe: Recipe, out: Path) -> None:
         )
 
 
+def start_directory(start: Path | None) -> Path | None:
+    """The folder of an editor to train further; `builtin` stands for that of the built-in one."""
+    return builtin_directory() if start == Path("builtin") else start
+
+
 def check_start(recipe: Recipe, start: Path) -> None:
     """Raises WysError where an editor lacks a part, or its network is not of the recipe's size."""
     for part in ("unet", "text_encoder", "tokenizer", "vae"):
@@ -424,7 +429,8 @@ class Run:
     data: Path | None = None
     """A folder of one's own triplets in place of the tabletop world."""
     start: Path | None = None
-    """An editor of the same recipe to train further; its tokenizer and autoencoder stay."""
+    """An editor of the same recipe to train further, or builtin; its tokenizer and autoencoder
+    stay."""
 
 
 def main() -> None:
@@ -437,7 +443,8 @@ def main() -> None:
         ),
     }
     run = tyro.extras.overridable_config_cli(presets)
-    train(run.recipe, run.out, **{f.name: getattr(run, f.name) for f in fields(run)[2:]})
+    given = {f.name: getattr(run, f.name) for f in fields(run)[2:]}
+    train(run.recipe, run.out, **given | {"start": start_directory(run.start)})
 
 
 if __name__ == "__main__":
