@@ -17,9 +17,7 @@ from wys.training import recipe
 def begun(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The trainings that the command began; none of them does anything."""
     found: list[Any] = []
-    monkeypatch.setattr(
-        recipe, "run_stages", lambda what, *_, **options: found.append({**options, "recipe": what})
-    )
+    monkeypatch.setattr(recipe, "run_stages", lambda run: found.append(vars(run)))
     return found
 
 

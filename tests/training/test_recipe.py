@@ -15,7 +15,7 @@ from wys.training.autoencoder import AutoencoderSettings
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.learner import Learner
-from wys.training.recipe import CPU, GPU, VIEWS, Recipe, notice_another_length, train
+from wys.training.recipe import CPU, GPU, VIEWS, Recipe, Run, notice_another_length, train
 from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 
@@ -39,7 +39,7 @@ OPTIONS = {"processes": 1, "workers": 0, "compile": False}
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("trained")
-    train(TOY, out, **OPTIONS)
+    train(Run(TOY, out, **OPTIONS))
     return out
 
 
@@ -103,9 +103,9 @@ def test_a_killed_run_goes_on_exactly(trained, tmp_path, monkeypatch, stage):
 
     monkeypatch.setattr(Learner, "step", killed)
     with pytest.raises(KeyboardInterrupt):
-        train(TOY, tmp_path, stages=(stage,), save_minutes=0.0, **OPTIONS)
+        train(Run(TOY, tmp_path, stages=(stage,), save_minutes=0.0, **OPTIONS))
     monkeypatch.undo()
-    train(TOY, tmp_path, stages=(stage,), **OPTIONS)
+    train(Run(TOY, tmp_path, stages=(stage,), **OPTIONS))
     whole = read_tensors(trained / "state" / f"{stage}.safetensors")
     resumed = read_tensors(tmp_path / "state" / f"{stage}.safetensors")
     assert whole.keys() == resumed.keys()
@@ -121,31 +121,31 @@ def test_another_network_does_not_take_the_state(trained):
         precision="no",
     )
     with pytest.raises(WysError, match="other settings"):
-        train(other, trained, stages=("autoencoder",), **OPTIONS)
+        train(Run(other, trained, stages=("autoencoder",), **OPTIONS))
 
 
 @pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "no")])
 def test_bfloat16_is_used_where_the_machine_is_faster_in_it(tmp_path, monkeypatch, fast, precision):
     monkeypatch.setattr("wys.training.recipe.multiplies_bfloat16", lambda device: fast)
-    train(replace(TOY, precision="auto"), tmp_path, stages=(), **OPTIONS)
+    train(Run(replace(TOY, precision="auto"), tmp_path, stages=(), **OPTIONS))
     [run] = json.loads((tmp_path / "record.json").read_text())
     assert run["recipe"]["precision"] == precision
 
 
 def test_a_stage_without_its_data_says_so(tmp_path):
     with pytest.raises(WysError, match="data stage"):
-        train(TOY, tmp_path, stages=("autoencoder",), **OPTIONS)
+        train(Run(TOY, tmp_path, stages=("autoencoder",), **OPTIONS))
 
 
 def test_ones_own_triplets_are_learnt(tmp_path, write_folder):
     write_folder(tmp_path / "own", size=(48, 60))
-    train(TOY, tmp_path / "run", data=tmp_path / "own", **OPTIONS)
+    train(Run(TOY, tmp_path / "run", data=tmp_path / "own", **OPTIONS))
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert entries[-1]["images"] == 24 and entries[-1]["change"] > 0
     assert "the folder own" in (tmp_path / "run/editor/README.md").read_text()
     assert StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "run/editor")
     with pytest.raises(WysError, match="another source"):
-        train(TOY, tmp_path / "run", **OPTIONS)
+        train(Run(TOY, tmp_path / "run", **OPTIONS))
 
 
 def test_what_is_missing_is_said_before_the_work(trained, tmp_path):
@@ -159,7 +159,7 @@ def test_what_is_missing_is_said_before_the_work(trained, tmp_path):
         if options.get("device") == "cuda" and torch.cuda.is_available():
             continue
         with pytest.raises(WysError, match=words):
-            train(TOY, tmp_path / "run", **{**OPTIONS, **options})
+            train(Run(TOY, tmp_path / "run", **{**OPTIONS, **options}))
     assert not (tmp_path / "run").exists()
 
 
@@ -167,7 +167,7 @@ def test_an_editor_is_trained_further(trained, tmp_path):
     """Its tokenizer and autoencoder stay, its weights are where training begins."""
     editor = trained / "editor"
     still = replace(TOY, denoiser=replace(TOY.denoiser, peak_rate=1e-12, final_rate=1.0))
-    train(still, tmp_path / "more", start=editor, **OPTIONS)
+    train(Run(still, tmp_path / "more", start=editor, **OPTIONS))
     for part in ("unet", "vae"):
         name = f"{part}/diffusion_pytorch_model.safetensors"
         old, new = read_tensors(editor / name), read_tensors(tmp_path / "more/editor" / name)
@@ -182,7 +182,7 @@ def test_an_editor_is_trained_further(trained, tmp_path):
     with pytest.raises(WysError, match="cannot be trained further"):
         wide = NetworkSettings(text_width=32, text_layers=1, channels=(16, 32, 32), groups=8)
         other = replace(TOY, denoiser=replace(TOY.denoiser, network=wide))
-        train(other, tmp_path / "other", start=editor, **OPTIONS)
+        train(Run(other, tmp_path / "other", start=editor, **OPTIONS))
     # Told before any triplet is made.
     assert not (tmp_path / "other").exists()
 
@@ -220,7 +220,7 @@ def test_few_triplets_are_not_shown_as_often_as_many():
 
 def test_the_plan_is_told_before_the_work(tmp_path, capsys):
     with pytest.raises(WysError, match="data stage"):
-        train(TOY, tmp_path, stages=("autoencoder", "denoiser"), **OPTIONS)
+        train(Run(TOY, tmp_path, stages=("autoencoder", "denoiser"), **OPTIONS))
     told = capsys.readouterr().out
     assert told.startswith(
         "Plan: 24 images for the autoencoder, 24 for the editor (16 of 32 pixels, 8 of 48 pixels); "

@@ -116,32 +116,8 @@ def _check_inputs(
     for group in (region, *others):
         group.check()
     picture = read_picture(image)
-    _check_boxes(region, picture.size)
+    region.check_within(picture.size)
     return picture
-
-
-def _check_boxes(region: MaskOptions, size: tuple[int, int]) -> None:
-    """Warns where a box reaches beyond an image of this (height, width).
-
-    Raises:
-        WysError: a box lies wholly outside.
-    """
-    height, width = size
-    named = [("--include", text) for text in region.include]
-    for option, text in named + [("--exclude", text) for text in region.exclude]:
-        x0, y0, x1, y1 = parse_box(text)
-        if x0 >= width or y0 >= height:
-            raise WysError(
-                f"{option} {text} holds no pixel of the {width} x {height} image; give a box with "
-                f"x0 below {width} and y0 below {height}."
-            )
-        if x1 > width or y1 > height:
-            warnings.warn(
-                f"{option} {text} reaches beyond the {width} x {height} image and is cut to "
-                f"{x0},{y0},{min(x1, width)},{min(y1, height)}.",
-                WysWarning,
-                stacklevel=2,
-            )
 
 
 def _run(
@@ -184,7 +160,7 @@ def _run(
         settings = how.settings(editor.settings)
         settings = settings if guide is None else guide.settings(settings)
         if drawn is not None:
-            _tell_idle(how, guided=guide is None or settings.edit.guidance.soft is not None)
+            how.tell_idle(guide is None or settings.edit.guidance.soft is not None)
         original = picture.over_white()
         with PeakMemory(editor.device) as memory:
             if made is None and not _reads_map_on_the_way(settings, guide, drawn):
@@ -242,29 +218,6 @@ def _run(
         write_run(folder, picture, made, mask, result, record, clock)
     named = drawn is not None or (guide is not None and (guide.force or bool(region.include)))
     _tell(made, record, named, out)
-
-
-def _tell_idle(how: MapOptions, guided: bool) -> None:
-    """Warns of the given options that change nothing, or only a picture, beside a drawn mask.
-
-    Args:
-        guided: the map is what was asked for, or guides the edit inside the mask.
-    """
-
-    def given(*names: str) -> list[str]:
-        return [f"--{n.replace('_', '-')}" for n in names if getattr(how, n) is not None]
-
-    parts = []
-    if idle := given("threshold", "softness"):
-        parts.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
-    making = ("source", "first_steps", "draws", "timesteps", "normalisation", "smoothing", "edges")
-    if (shown := given(*making)) and not guided:
-        shapes = "shapes" if len(shown) == 1 else "shape"
-        parts.append(f"{' and '.join(shown)} {shapes} only the map that is shown")
-    if parts:
-        warnings.warn(
-            f"--mask decides what may change: {', and '.join(parts)}.", WysWarning, stacklevel=3
-        )
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ here imports torch, so that `--help` and a mistyped option answer at once.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -198,6 +199,36 @@ class MapOptions:
             values = relevance_values(made.raw, how, shown)
         return dataclasses.replace(made, values=values, settings=how)
 
+    def tell_idle(self, guided: bool) -> None:
+        """Warns of the given options that change nothing, or only a picture, beside a drawn mask.
+
+        Args:
+            guided: the map is what was asked for, or guides the edit inside the mask.
+        """
+
+        def given(*names: str) -> list[str]:
+            return [f"--{n.replace('_', '-')}" for n in names if getattr(self, n) is not None]
+
+        parts = []
+        if idle := given("threshold", "softness"):
+            parts.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect")
+        making = (
+            "source",
+            "first_steps",
+            "draws",
+            "timesteps",
+            "normalisation",
+            "smoothing",
+            "edges",
+        )
+        if (shown := given(*making)) and not guided:
+            shapes = "shapes" if len(shown) == 1 else "shape"
+            parts.append(f"{' and '.join(shown)} {shapes} only the map that is shown")
+        if parts:
+            warnings.warn(
+                f"--mask decides what may change: {', and '.join(parts)}.", WysWarning, stacklevel=3
+            )
+
 
 def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSettings:
     """What a map of a source begins with: settings of one source mean nothing to another.
@@ -239,6 +270,29 @@ class MaskOptions:
         """Raises WysError where a box is none, before anything is loaded."""
         for text in (*self.include, *self.exclude):
             parse_box(text)
+
+    def check_within(self, size: tuple[int, int]) -> None:
+        """Warns where a box reaches beyond an image of this (height, width).
+
+        Raises:
+            WysError: a box lies wholly outside.
+        """
+        height, width = size
+        named = [("--include", text) for text in self.include]
+        for option, text in named + [("--exclude", text) for text in self.exclude]:
+            x0, y0, x1, y1 = parse_box(text)
+            if x0 >= width or y0 >= height:
+                raise WysError(
+                    f"{option} {text} holds no pixel of the {width} x {height} image; give a box "
+                    f"with x0 below {width} and y0 below {height}."
+                )
+            if x1 > width or y1 > height:
+                warnings.warn(
+                    f"{option} {text} reaches beyond the {width} x {height} image and is cut to "
+                    f"{x0},{y0},{min(x1, width)},{min(y1, height)}.",
+                    WysWarning,
+                    stacklevel=2,
+                )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,6 @@ def train(
     from wys.training.folder import Folder
 
     on_gpu = preset == "gpu"
-    start = recipe.start_directory(start)
     if processes is None:
         processes = 1 if on_gpu else 2
     chosen = recipe.GPU if on_gpu else recipe.CPU
@@ -50,20 +49,20 @@ def train(
         chosen = chosen.of_length(images)
     elif data is not None:
         chosen = chosen.for_triplets(Folder(data).count("train", chosen.data.size))
-    device: Literal["cpu", "cuda"] = "cuda" if on_gpu else "cpu"
+    run = recipe.Run(
+        chosen,
+        out,
+        processes=processes,
+        workers=workers,
+        device="cuda" if on_gpu else "cpu",
+        compile=compile,
+        save_minutes=save_minutes,
+        data=data,
+        start=recipe.start_directory(start),
+    )
     # The folder is not even made for what cannot be trained.
-    recipe.check_ready(chosen, device, processes, workers, start)
-    recipe.check_data(chosen, out, data)
+    recipe.check_ready(run)
+    recipe.check_data(run)
     check_writable(out / "log.jsonl")
     with locked(out):
-        recipe.run_stages(
-            chosen,
-            out,
-            processes=processes,
-            workers=workers,
-            device=device,
-            compile=compile,
-            save_minutes=save_minutes,
-            data=data,
-            start=start,
-        )
+        recipe.run_stages(run)

@@ -39,28 +39,7 @@ def plan_in_words(
         size: of the editor's images in pixels.
         factor: pixels to a latent pixel.
     """
-    # Whoever seeded the global generator shall not notice.
-    with torch.random.fork_rng(devices=[]):
-        return _in_words(
-            _Trial(processes, device, precision),
-            autoencoder,
-            denoiser,
-            out,
-            size,
-            factor,
-            latent_channels,
-        )
-
-
-def _in_words(
-    trial: "_Trial",
-    autoencoder: AutoencoderSettings | None,
-    denoiser: DenoiserSettings,
-    out: Path,
-    size: int,
-    factor: int,
-    latent_channels: int,
-) -> str:
+    trial = _Trial(processes, device, precision)
     parts, seconds = [], 0.0
     if autoencoder is not None:
         left = autoencoder.images - _seen(out, "autoencoder")

@@ -4,7 +4,7 @@ Every stage keeps its state in the output folder and goes on from it, so a run t
 started again with the same command.
 """
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -148,103 +148,86 @@ GPU = Recipe(
 """One GPU, some hours: the whole world, a larger network."""
 
 
-def train(
-    recipe: Recipe,
-    out: Path,
-    *,
-    stages: tuple[Stage, ...] = get_args(Stage),
-    processes: int = 2,
-    workers: int = 2,
-    device: Literal["cpu", "cuda"] = "cpu",
-    compile: bool = False,
-    save_minutes: float = 5.0,
-    wait: bool = False,
-    data: Path | None = None,
-    start: Path | None = None,
-) -> None:
-    """Runs the stages in order; each goes on from what it finds in `out`.
+@dataclass(frozen=True)
+class Run:
+    """Trains an editor."""
 
-    Args:
-        out: folder of data, state, logs and the exported editor.
-        processes: training processes (one thread each on a CPU).
-        workers: processes that make triplets; 0 makes them in this process.
-        compile: whether to compile the networks (torch.compile): worth its minutes in all but
-            trials.
-        save_minutes: time between two saves of the state, in minutes.
-        wait: let the latents stage wait for triplets that are still being made elsewhere.
-        data: a folder of one's own triplets (see `wys.training.folder`) in place of the world.
-        start: an editor of the same recipe to train further: its tokenizer and autoencoder stay.
+    recipe: Recipe
+    """What is trained, and how."""
+    out: Path
+    """Folder of data, state, logs and the exported editor."""
+    stages: tuple[Stage, ...] = get_args(Stage)
+    """Stages to run; a stage that is complete is skipped."""
+    processes: int = 2
+    """Training processes (one thread each on a CPU)."""
+    workers: int = 2
+    """Processes that make triplets; 0 makes them in this process."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+    compile: bool = False
+    """Compile the networks (torch.compile): worth its minutes in all but trials."""
+    save_minutes: float = 5.0
+    """Minutes between two saves of the state."""
+    wait: bool = False
+    """Let the latents stage wait for triplets that another process is still making."""
+    data: Path | None = None
+    """A folder of one's own triplets (see `wys.training.folder`), not the tabletop world."""
+    start: Path | None = None
+    """An editor of the same recipe to train further, or builtin; its tokenizer and autoencoder
+    stay."""
+
+
+def train(run: Run) -> None:
+    """Runs the stages in order; each goes on from what it finds in the folder.
 
     Raises:
         WysError: a stage lacks what an earlier one makes, or the machine what training needs.
     """
-    check_ready(recipe, device, processes, workers, start)
-    if "data" in stages:
-        check_data(recipe, out, data)
-    run_stages(
-        recipe,
-        out,
-        stages=stages,
-        processes=processes,
-        workers=workers,
-        device=device,
-        compile=compile,
-        save_minutes=save_minutes,
-        wait=wait,
-        data=data,
-        start=start,
-    )
+    check_ready(run)
+    if "data" in run.stages:
+        check_data(run)
+    run_stages(run)
 
 
-def run_stages(
-    recipe: Recipe,
-    out: Path,
-    *,
-    stages: tuple[Stage, ...] = get_args(Stage),
-    processes: int = 2,
-    workers: int = 2,
-    device: Literal["cpu", "cuda"] = "cpu",
-    compile: bool = False,
-    save_minutes: float = 5.0,
-    wait: bool = False,
-    data: Path | None = None,
-    start: Path | None = None,
-) -> None:
+def run_stages(run: Run) -> None:
     """`train` for who has called `check_ready` and `check_data`."""
+    recipe, out, stages, start = run.recipe, run.out, run.stages, run.start
     if recipe.precision == "auto":
-        fast = multiplies_bfloat16(torch.device(device))
+        fast = multiplies_bfloat16(torch.device(run.device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
     if "denoiser" in stages:
         notice_another_length(recipe, out)
-        words = plan_in_words(
-            None if start is not None or "autoencoder" not in stages else recipe.autoencoder,
-            recipe.denoiser,
-            out,
-            size=recipe.data.large_size,
-            processes=processes,
-            device=device,
-            precision=recipe.precision,
-            factor=2 ** (len(recipe.autoencoder.channels) - 1),
-            latent_channels=recipe.autoencoder.latent_channels,
-        )
+        # The networks that are tried out draw their weights: whoever seeded shall not notice.
+        with torch.random.fork_rng(devices=[]):
+            words = plan_in_words(
+                None if start is not None or "autoencoder" not in stages else recipe.autoencoder,
+                recipe.denoiser,
+                out,
+                size=recipe.data.large_size,
+                processes=run.processes,
+                device=run.device,
+                precision=recipe.precision,
+                factor=2 ** (len(recipe.autoencoder.channels) - 1),
+                latent_channels=recipe.autoencoder.latent_channels,
+            )
         print(words, flush=True)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
-    record(out, recipe, device, processes, data)
-    run = partial(launch, cache=out / "compiled", device=device, precision=recipe.precision)
+    record(out, recipe, run.device, run.processes, run.data)
+    work = partial(launch, cache=out / "compiled", device=run.device, precision=recipe.precision)
 
     def curves(stage: str, *quantities: str) -> None:
         draw_curves(out / "log.jsonl", stage, quantities, out / "sheets" / f"{stage}_curves.png")
 
     if "data" in stages:
-        make_data(source_of(recipe, data), recipe.data, out, workers)
+        make_data(source_of(recipe, run.data), recipe.data, out, run.workers)
     if "tokenizer" in stages and not (out / "tokenizer" / "vocab.json").exists():
         make_tokenizer(recipe, out, start)
     if "autoencoder" in stages and start is None:
-        run(
+        work(
             train_autoencoder,
-            processes,
-            args=(recipe.autoencoder, out, sizes, compile, save_minutes),
+            run.processes,
+            args=(recipe.autoencoder, out, sizes, run.compile, run.save_minutes),
         )
         curves("autoencoder", "loss", "squared_error", "psnr")
     if "latents" in stages:
@@ -253,31 +236,30 @@ def run_stages(
             measure_scale(autoencoder(), out, sizes)
         elif not scale.exists():
             write_json(scale, {"scaling_factor": autoencoder().config.scaling_factor})
-        run(
+        work(
             encode_shards,
-            processes,
-            args=(autoencoder, out / "tokenizer", out, tuple(set(sizes)), compile, wait),
+            run.processes,
+            args=(autoencoder, out / "tokenizer", out, tuple(set(sizes)), run.compile, run.wait),
         )
     if "denoiser" in stages:
-        run(
+        work(
             train_denoiser,
-            processes,
-            args=(recipe.denoiser, out, autoencoder, start, compile, save_minutes),
+            run.processes,
+            args=(recipe.denoiser, out, autoencoder, start, run.compile, run.save_minutes),
         )
         curves("denoiser", "loss", "validation_edit", "change_iou", "grounding_head")
     if "export" in stages:
         export(recipe, out, out / "editor", start)
 
 
-def check_ready(
-    recipe: Recipe, device: str, processes: int, workers: int, start: Path | None
-) -> None:
+def check_ready(run: Run) -> None:
     """Says before hours of work what would end them: device, packages, processes, `start`.
 
     Raises:
         WysError: something is missing.
     """
-    check_device(device)
+    recipe, processes = run.recipe, run.processes
+    check_device(run.device)
     if find_spec("matplotlib") is None:
         raise WysError("training draws its curves by matplotlib; pip install 'wys[train]'.")
     smallest = min(recipe.autoencoder.batch, *(phase.batch for phase in recipe.denoiser.phases))
@@ -286,10 +268,10 @@ def check_ready(
             f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
             f"{smallest // 2}."
         )
-    if workers < 0:
-        raise WysError(f"triplets are made by 0 workers or more, not by {workers}.")
-    if start is not None:
-        check_start(recipe, start)
+    if run.workers < 0:
+        raise WysError(f"triplets are made by 0 workers or more, not by {run.workers}.")
+    if run.start is not None:
+        check_start(recipe, run.start)
 
 
 def source_of(recipe: Recipe, data: Path | None) -> Source:
@@ -297,14 +279,15 @@ def source_of(recipe: Recipe, data: Path | None) -> Source:
     return Tabletop(recipe.data) if data is None else Folder(data)
 
 
-def check_data(recipe: Recipe, out: Path, data: Path | None) -> None:
+def check_data(run: Run) -> None:
     """Reads a folder of one's own once, unless triplets were made of it before.
 
     Raises:
-        WysError: it cannot be read, or `out` holds triplets of another source.
+        WysError: it cannot be read, or the run's folder holds triplets of another
+            source.
     """
-    source = source_of(recipe, data)
-    if not check_origin(source, recipe.data, out / "data") and isinstance(source, Folder):
+    source, settings = source_of(run.recipe, run.data), run.recipe.data
+    if not check_origin(source, settings, run.out / "data") and isinstance(source, Folder):
         with meter("reading", 0) as bar:
             source.check(partial(_show, bar))
 
@@ -404,35 +387,6 @@ def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -
     write_card(out, folder)
 
 
-@dataclass(frozen=True)
-class Run:
-    """Trains an editor."""
-
-    recipe: Recipe
-    """What is trained, and how."""
-    out: Path
-    """Folder of data, state, logs and the exported editor."""
-    stages: tuple[Stage, ...] = get_args(Stage)
-    """Stages to run; a stage that is complete is skipped."""
-    processes: int = 2
-    """Training processes (one thread each on a CPU)."""
-    workers: int = 2
-    """Processes that make triplets."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to train."""
-    compile: bool = False
-    """Compile the networks (torch.compile): worth its minutes in all but trials."""
-    save_minutes: float = 5.0
-    """Minutes between two saves of the state."""
-    wait: bool = False
-    """Let the latents stage wait for triplets that another process is still making."""
-    data: Path | None = None
-    """A folder of one's own triplets in place of the tabletop world."""
-    start: Path | None = None
-    """An editor of the same recipe to train further, or builtin; its tokenizer and autoencoder
-    stay."""
-
-
 def main() -> None:
     """Command line of the recipe: `python -m wys.training.recipe cpu --out DIR`."""
     presets = {
@@ -443,8 +397,7 @@ def main() -> None:
         ),
     }
     run = tyro.extras.overridable_config_cli(presets)
-    given = {f.name: getattr(run, f.name) for f in fields(run)[2:]}
-    train(run.recipe, run.out, **given | {"start": start_directory(run.start)})
+    train(replace(run, start=start_directory(run.start)))
 
 
 if __name__ == "__main__":
