@@ -1,6 +1,7 @@
 """The whole recipe at toy size: it exports a stock pipeline and survives being killed."""
 
 import json
+import shutil
 import warnings
 from dataclasses import asdict, replace
 
@@ -135,6 +136,18 @@ def test_bfloat16_is_used_where_the_machine_is_faster_in_it(tmp_path, monkeypatc
 def test_a_stage_without_its_data_says_so(tmp_path):
     with pytest.raises(WysError, match="data stage"):
         train(Run(TOY, tmp_path, stages=("autoencoder",), **OPTIONS))
+
+
+def test_a_stage_without_its_tokenizer_says_so(trained, tmp_path):
+    """And asks no hub for one."""
+    for stage in ("latents", "denoiser", "export"):
+        copy = tmp_path / stage
+        shutil.copytree(trained, copy)
+        shutil.rmtree(copy / "tokenizer")
+        for path in (copy / "latents").rglob("*.safetensors"):
+            path.unlink()
+        with pytest.raises(WysError, match="tokenizer; run the tokenizer stage"):
+            train(Run(TOY, copy, stages=(stage,), **OPTIONS))
 
 
 def test_ones_own_triplets_are_learnt(tmp_path, write_folder):

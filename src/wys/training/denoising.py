@@ -35,6 +35,7 @@ from wys.training.loop import run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
 from wys.training.sheets import SHEET_ROWS, sample_sheet
+from wys.training.tokenizer import load_tokenizer
 from wys.training.validation import grounding_maps, validate
 
 
@@ -150,7 +151,7 @@ def load_networks(
     settings: DenoiserSettings, out: Path, latent_channels: int, latent_size: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
     """The trained networks with averaged weights, on the CPU, and the images they have seen."""
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    tokenizer = load_tokenizer(out / "tokenizer")
     unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
     modules = {"unet": unet, "text": text, "deep": deep_supervision(settings, unet)}
     position = load_average(modules, out / "state" / "denoiser.safetensors")
@@ -176,7 +177,7 @@ def train_denoiser(
     torch.manual_seed(settings.seed)
     device = accelerator.device
     state = out / "state" / "denoiser.safetensors"
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    tokenizer = load_tokenizer(out / "tokenizer")
     vae = load_vae().to(device)
     scale = float(read_json(out / "latents" / "scale.json")["scaling_factor"])
     sets = {

@@ -25,6 +25,7 @@ from wys.image import from_uint8, to_model, to_uint8
 from wys.store import read_json, read_metadata, write_tensors
 from wys.tabletop.world import Split
 from wys.training.parallel import compiled
+from wys.training.tokenizer import load_tokenizer
 from wys.training.triplets import (
     CLASSES,
     NAMINGS,
@@ -135,7 +136,7 @@ def encode_shards(
     """
     vae = load_vae().to(accelerator.device)
     factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    tokenizer = CLIPTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer = load_tokenizer(tokenizer_folder)
     encoder = compiled(Encoder(vae), compile)
     rank, processes = accelerator.process_index, accelerator.num_processes
 

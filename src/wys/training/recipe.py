@@ -14,7 +14,6 @@ from warnings import warn
 import torch
 import tyro
 from diffusers import AutoencoderKL
-from transformers import CLIPTokenizer
 
 from wys.devices import multiplies_bfloat16
 from wys.diffusion.conditioning import Guidance
@@ -41,7 +40,7 @@ from wys.training.parallel import check_device, launch
 from wys.training.plan import plan_in_words
 from wys.training.progress import Meter, meter
 from wys.training.sheets import draw_curves
-from wys.training.tokenizer import build_tokenizer, save_tokenizer
+from wys.training.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from wys.training.triplets import (
     DataSettings,
     Source,
@@ -351,7 +350,7 @@ def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) ->
 def make_tokenizer(recipe: Recipe, out: Path, start: Path | None = None) -> None:
     """Writes `out/tokenizer`: learned from the triplets, or that of the editor `start`."""
     if start is not None:
-        save_tokenizer(CLIPTokenizer.from_pretrained(start / "tokenizer"), out / "tokenizer")
+        save_tokenizer(load_tokenizer(start / "tokenizer"), out / "tokenizer")
         return
     instructions = (
         text
@@ -380,7 +379,7 @@ def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -
     unet, text, _ = load_networks(
         recipe.denoiser, out, vae.config.latent_channels, recipe.data.large_size // factor
     )
-    write_pipeline(vae, unet, text, CLIPTokenizer.from_pretrained(out / "tokenizer"), folder)
+    write_pipeline(vae, unet, text, load_tokenizer(out / "tokenizer"), folder)
     if not (folder / SETTINGS).exists():
         settings = replace(EXPORTED, size=recipe.data.large_size)
         write_json(folder / SETTINGS, settings_as_json(settings))

@@ -14,6 +14,7 @@ from pathlib import Path
 from tokenizers import Regex, normalizers, pre_tokenizers
 from transformers import CLIPTokenizer
 
+from wys.errors import WysError
 from wys.store import write_atomically, write_json
 
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -94,6 +95,16 @@ def build_tokenizer(
         model_max_length=length,
     )
     save_tokenizer(tokenizer, folder)
+    return load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer of a folder; raises WysError where there is none.
+
+    Asked for a folder that is not there, the library would look for its name on the hub.
+    """
+    if not (folder / "vocab.json").exists():
+        raise WysError(f"{folder} has no tokenizer; run the tokenizer stage.")
     return CLIPTokenizer.from_pretrained(folder)
 
 
