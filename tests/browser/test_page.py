@@ -8,8 +8,10 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -262,6 +264,20 @@ def test_errors_are_one_sentence_and_the_page_goes_on(
     enter(page, "#editor :is(textarea, input)", "")
     page.click("#look")
     told(page, "verdict")
+
+
+@pytest.mark.parametrize(
+    ("host", "status"), [("127.0.0.1", 200), ("LOCALHOST", 200), ("a.site", 400), ("", 400)]
+)
+def test_only_this_machines_names_reach_the_page(address: str, host: str, status: int) -> None:
+    port = urlsplit(address).port
+    connection = HTTPConnection("127.0.0.1", port)
+    for path in ("/", "/config", "/gradio_api/info"):
+        connection.request("GET", path, headers={"Host": f"{host}:{port}" if host else ""})
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status
+    connection.close()
 
 
 def test_a_file_dropped_beside_the_stage_is_taken(visitor: Visitor, photo: Path) -> None:

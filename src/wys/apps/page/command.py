@@ -50,6 +50,16 @@ class PageOptions:
         check_address(self.host, self.port)
 
     @property
+    def names(self) -> list[str]:
+        """The hosts that requests may be addressed to.
+
+        A page for this machine alone answers to this machine's names: any other is that of a site
+        which had the browser resolve its own name to this machine, and would be let in.
+        """
+        own = ["localhost", "127.0.0.1", "::1", "[::1]", self.host]
+        return own if self.is_private else ["*"]
+
+    @property
     def is_private(self) -> bool:
         """Whether only this machine reaches the page."""
         if self.host == "localhost":
@@ -91,6 +101,9 @@ def serving(serve: PageOptions, options: EditorOptions) -> Iterator[str]:
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "served")
         with err.status("loading the editor"):
+            from starlette.middleware import Middleware
+            from starlette.middleware.trustedhost import TrustedHostMiddleware
+
             from wys.apps.page.app import Page
             from wys.apps.page.jobs import Editors
             from wys.apps.page.layout import Limits, style, theme
@@ -106,6 +119,7 @@ def serving(serve: PageOptions, options: EditorOptions) -> Iterator[str]:
         # Who names an editor has this machine load it: strangers may not.
         editors = Editors(options, first, others=serve.is_private)
         blocks = Page(editors, samples, Path(folder), limits).blocks
+        named = Middleware(TrustedHostMiddleware, allowed_hosts=serve.names, www_redirect=False)
         try:
             _, address, _ = blocks.launch(
                 server_name=serve.host,
@@ -115,6 +129,7 @@ def serving(serve: PageOptions, options: EditorOptions) -> Iterator[str]:
                 prevent_thread_lock=True,
                 quiet=True,
                 max_file_size=limits.most_bytes,
+                app_kwargs={"middleware": [named]},
                 footer_links=[],
                 run_history=False,
                 enable_monitoring=False,
