@@ -19,3 +19,8 @@ def check_address(host: str, port: int) -> None:
             f"cannot serve at {host}, port {port}: {error.strerror or error}; choose another "
             "--port or --host."
         ) from error
+
+
+def in_an_address(host: str) -> str:
+    """A host as it stands in an address: one of IPv6, with its colons, in brackets."""
+    return f"[{host}]" if ":" in host else host

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import tyro
 
-from wys.apps.address import check_address
+from wys.apps.address import check_address, in_an_address
 from wys.apps.options import EditorOptions, Flag
 from wys.errors import WysError
 
@@ -122,7 +122,7 @@ def serving(serve: PageOptions, options: EditorOptions) -> Iterator[str]:
         named = Middleware(TrustedHostMiddleware, allowed_hosts=serve.names, www_redirect=False)
         try:
             _, address, _ = blocks.launch(
-                server_name=serve.host,
+                server_name=in_an_address(serve.host),
                 server_port=serve.port,
                 inbrowser=serve.open,
                 share=False,

@@ -14,6 +14,7 @@ import numpy as np
 import viser
 from torch import Tensor
 
+from wys.apps.address import in_an_address
 from wys.apps.view.panel import Panel
 from wys.apps.view.paths import PathSettings
 from wys.apps.view.photographs import HeatPoints, Photographs
@@ -88,7 +89,7 @@ class Viewer:
     @property
     def address(self) -> str:
         """Where a browser finds it."""
-        return f"http://{self._settings.host}:{self._server.get_port()}"
+        return f"http://{in_an_address(self._settings.host)}:{self._server.get_port()}"
 
     def close(self) -> None:
         """Ends the server and all viewports."""
