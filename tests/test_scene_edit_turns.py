@@ -99,7 +99,7 @@ def watch(
     if region is not None:
         begun = replace(begun, scene=begun.scene.with_relevance(0), region=region)
     watched = Watched(begun)
-    make, change, step = scene_edit.relevance_map, scene_edit.edit_view, Fitter.step
+    make, change, step = scene_edit.relevance_map, scene_edit._edit_view, Fitter.step
 
     def edited() -> set[int]:
         return {i for i, edit in enumerate(watched.state.views.edits) if edit is not None}
@@ -113,10 +113,10 @@ def watch(
         return found
 
     def changed(
-        editor: Editor, photograph: Tensor, shown: Rendering, mask: Mask, *rest: object
+        order: object, photograph: Tensor, shown: Rendering, mask: Mask, name: str
     ) -> Tensor:
         watched.masks.append((shown, mask))
-        return change(editor, photograph, shown, mask, *rest)
+        return change(order, photograph, shown, mask, name)
 
     def stepped(self: Fitter, *rest: object, among: Tensor | None, share: float) -> dict:
         pixels = None if among is None else among.tolist()
@@ -124,7 +124,7 @@ def watch(
         return step(self, *rest, among=among, share=share)
 
     monkeypatch.setattr(scene_edit, "relevance_map", made)
-    monkeypatch.setattr(scene_edit, "edit_view", changed)
+    monkeypatch.setattr(scene_edit, "_edit_view", changed)
     monkeypatch.setattr(Fitter, "step", stepped)
     for each in edit_scene(
         editor,

@@ -199,6 +199,16 @@ def locate(
         yield SceneEditStep("field", step.iteration, step.count, state, losses=step.losses)
 
 
+@dataclass(frozen=True)
+class _Order:
+    """What is asked for, and who is to do it."""
+
+    editor: Editor
+    instruction: str
+    settings: SceneEditSettings
+    seed: int
+
+
 def edit_scene(
     editor: Editor,
     look: Look,
@@ -228,6 +238,7 @@ def edit_scene(
         WysError: an empty instruction, an editor that predicts NaN, or a field that does not take
             the edits up.
     """
+    order = _Order(editor, instruction, settings, seed)
     fitting = replace(fitting or FitSettings(), loss="l1")
     state = resume or SceneEditState.begin(look.scene, views)
 
@@ -267,21 +278,15 @@ def edit_scene(
             if not turn.whole or eyes.held is None:
                 shown = render(state.scene, views.cameras[i])
             if shown is not None and settings.maps != "before" and settings.region == "field":
-                state = _learn_map(
-                    editor, state, i, shown, instruction, settings, relevance_fitting, seed
-                )
+                state = _learn_map(order, state, i, shown, relevance_fitting)
             mask = eyes.masks([i], shown)
             if not turn.whole:
                 assert shown is not None
                 name = f"{views.names[i]} {position}"
-                edited = edit_view(
-                    editor, views.original(i), shown, mask, instruction, settings, seed, name
-                )
+                edited = _edit_view(order, views.original(i), shown, mask, name)
             else:
                 if position not in firsts:
-                    firsts = _first_edits(
-                        editor, views, turns, position, eyes, shown, instruction, settings, seed
-                    )
+                    firsts = _first_edits(order, views, turns, position, eyes, shown)
                 edited = firsts.pop(position)
             watchdog.edited(views.original(i), edited, mask, views.cameras[i], state.scene)
             changed = state.views.with_edit(i, edited)
@@ -311,14 +316,11 @@ def no_place(verdict: Verdict, region: Region | None) -> str | None:
     return None
 
 
-def edit_view(
-    editor: Editor,
+def _edit_view(
+    order: _Order,
     photograph: Float[Tensor, "3 h w"],
     shown: Rendering,
     mask: Mask,
-    instruction: str,
-    settings: SceneEditSettings,
-    seed: int,
     name: str,
 ) -> Float[Tensor, "3 h w"]:
     """The edit of one photograph: conditioned on it, begun with what the field shows.
@@ -327,21 +329,22 @@ def edit_view(
         shown: the field's render of the view.
         name: identifies the edit, for its noise.
     """
+    editor, settings = order.editor, order.settings
     size = (photograph.shape[-2], photograph.shape[-1])
     if not bool(mask.at(size).any()):
         return photograph
-    fitted = editor.fit(size)
-    told = editor.condition(resize(photograph[None], fitted), [instruction])
+    fitted, texts = editor.fit(size), [order.instruction]
+    told = editor.condition(resize(photograph[None], fitted), texts)
     own = settings.edit or editor.settings.edit
     low, high = settings.noise
     start: Tensor | None = None
     if settings.begin == "photograph":
         how = replace(own, start=high)
     else:
-        luck = float(torch.rand((), generator=generator(seed, name, "noise level")))
+        luck = float(torch.rand((), generator=generator(order.seed, name, "noise level")))
         how = replace(own, start=low + luck * (high - low))
-        start = editor.condition(resize(shown.rgb[None], fitted).clamp(0, 1), [instruction]).z0
-    noise = normal(told.z0.shape[1:], seed, [name], "scene edit")
+        start = editor.condition(resize(shown.rgb[None], fitted).clamp(0, 1), texts).z0
+    noise = normal(told.z0.shape[1:], order.seed, [name], "scene edit")
     view = Masked(photograph[None], mask, told)
     for _, edited in edit_masked(editor, view, noise, how, start=start):
         if edited is not None:
@@ -350,19 +353,17 @@ def edit_view(
 
 
 def _first_edits(
-    editor: Editor,
+    order: _Order,
     views: ViewSet,
     turns: Sequence[Turn],
     position: int,
     eyes: _Eyes,
     shown: Rendering | None,
-    instruction: str,
-    settings: SceneEditSettings,
-    seed: int,
 ) -> dict[int, Float[Tensor, "3 h w"]]:
     """The edits of whole photographs that are made at once with that of a turn, by their turns."""
-    first = position - position % settings.at_once
-    batch = [p for p in range(first, first + settings.at_once) if p < len(turns) and turns[p].whole]
+    editor, at_once = order.editor, order.settings.at_once
+    first = position - position % at_once
+    batch = [p for p in range(first, first + at_once) if p < len(turns) and turns[p].whole]
     if eyes.held is None:  # Only what is shown now tells a mask.
         batch = [position]
     chosen = [turns[p].view for p in batch]
@@ -370,10 +371,10 @@ def _first_edits(
     made = edit_image(
         editor,
         torch.stack([views.original(i) for i in indices]),
-        instruction,
-        settings.edit or editor.settings.edit,
+        order.instruction,
+        order.settings.edit or editor.settings.edit,
         mask=eyes.masks(indices, shown),
-        seed=seed,
+        seed=order.seed,
         items=[f"{views.names[i]} {p}" for i, p in zip(indices, batch, strict=True)],
     )
     return dict(zip(batch, made.image, strict=True))
@@ -417,21 +418,23 @@ class _Eyes:
 
 
 def _learn_map(
-    editor: Editor,
+    order: _Order,
     state: SceneEditState,
     i: int,
     shown: Rendering,
-    instruction: str,
-    settings: SceneEditSettings,
     fitting: RelevanceFitSettings | None,
-    seed: int,
 ) -> SceneEditState:
     """Makes the map of view i where it is missing, and lets the field learn all known ones."""
-    name = state.views.names[i]
+    name, settings = state.views.names[i], order.settings
     if settings.maps == "render" or state.maps[i] is None:
         image = shown.rgb.clamp(0, 1) if settings.maps == "render" else state.views.original(i)
         found = relevance_map(
-            editor, image, instruction, settings.relevance, seed=seed, items=[name]
+            order.editor,
+            image,
+            order.instruction,
+            settings.relevance,
+            seed=order.seed,
+            items=[name],
         )
         state = state.with_map(i, found)
     known = [j for j, each in enumerate(state.maps) if each is not None]
@@ -442,6 +445,6 @@ def _learn_map(
         views = views.with_relevance(j, value)
     brief = replace(fitting or RelevanceFitSettings(), iterations=settings.learn)
     # Every turn learns on rays of its own; the map of a view is the same whenever it is made.
-    for _ in fit_relevance(state.scene, views.select(known), brief, seed + state.position):
+    for _ in fit_relevance(state.scene, views.select(known), brief, order.seed + state.position):
         pass
     return replace(state, views=views)
