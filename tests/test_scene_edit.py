@@ -266,6 +266,35 @@ def test_an_edit_that_was_killed_goes_on_exactly(
     assert all(torch.equal(a, b) for a, b in zip(whole.views.edits, again.views.edits, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("name", "phase", "words"),
+    [
+        ("idle", "edit", "change nothing"),
+        ("editor", "edit", "does not take the edits up"),
+        ("editor", "fit", "does not take the edits up"),
+    ],
+)
+def test_an_edit_that_goes_on_is_watched_as_one_in_one_go(
+    name: str,
+    phase: str,
+    words: str,
+    views: ViewSet,
+    scene: Scene,
+    request: pytest.FixtureRequest,
+) -> None:
+    asked: Editor = request.getfixturevalue(name)
+    idle = replace(PER_FRAME, every=2, watch=3)
+    settings = idle if name == "idle" else replace(QUICK, rate=1e-9)
+    saved: dict[str, torch.Tensor] = {}
+    for step in run(asked, views, scene, settings):
+        if step.phase == phase and step.index == 2:
+            saved = {key: value.clone() for key, value in step.state.tensors().items()}
+            break
+    state = SceneEditState.from_tensors(saved, scene, views, TEXT, MAPS)
+    with pytest.raises(WysError, match=words):
+        last(run(asked, views, scene, settings, resume=state))
+
+
 def test_a_state_of_another_scene_is_refused(views: ViewSet, scene: Scene) -> None:
     with pytest.raises(WysError, match="another scene"):
         SceneEditState.from_tensors({"scene.x": torch.zeros(1)}, scene, views, TEXT, MAPS)

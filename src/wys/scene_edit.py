@@ -266,8 +266,9 @@ def edit_scene(
         fitter.restore(dict(state.fitter))
     eyes = _Eyes(look, state, settings)
     firsts: dict[int, Tensor] = {}
-    # Later edits are made of a field that follows already: what they change tells less.
-    watchdog = Watchdog(settings.watch if state.position == 0 else 0)
+    watchdog = Watchdog(settings.watch)
+    if state.position > 0:
+        watchdog.restore(state.watch)
     images = state.views.images
     steps = sum(turn.view is None for turn in turns)
     for position in range(state.position, len(turns)):
@@ -291,7 +292,7 @@ def edit_scene(
             watchdog.edited(views.original(i), edited, mask, views.cameras[i], state.scene)
             changed = state.views.with_edit(i, edited)
             images = changed.images
-            state = replace(state, views=changed, position=position + 1)
+            state = replace(state, views=changed, position=position + 1, watch=watchdog.state())
             index = sum(t.view is not None for t in turns[: position + 1])
             yield SceneEditStep("edit", index, len(turns) - steps, state, view=i)
             continue
@@ -300,8 +301,8 @@ def edit_scene(
         fitter.rate = fitting.rate * settings.rate * (0.1 + 0.9 * fall)
         for _ in range(settings.every):
             losses = fitter.step(images, views.cameras, among=among, share=settings.inside)
-        state = replace(state, fitter=fitter.state(), position=position + 1)
         watchdog.stepped(state.scene)
+        state = replace(state, fitter=fitter.state(), position=position + 1, watch=watchdog.state())
         index = sum(t.view is None for t in turns[: position + 1])
         yield SceneEditStep("fit", index, steps, state, losses=losses)
     yield SceneEditStep("done", len(turns), len(turns), state)

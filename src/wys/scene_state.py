@@ -34,6 +34,8 @@ class SceneEditState:
     """Actions of the plan that are done."""
     fitter: Mapping[str, Tensor] = field(default_factory=dict)
     """The field's optimiser."""
+    watch: Mapping[str, Tensor] = field(default_factory=dict)
+    """What is noted of the first edits (see `Watchdog`); empty once they have proved to work."""
 
     @staticmethod
     def begin(scene: Scene, views: ViewSet) -> SceneEditState:
@@ -59,6 +61,7 @@ class SceneEditState:
         """The state as named tensors, for `from_tensors`."""
         found = {f"scene.{key}": value for key, value in self.scene.state_dict().items()}
         found |= {f"fitter.{key}": value for key, value in self.fitter.items()}
+        found |= {f"watch.{key}": value for key, value in self.watch.items()}
         columns = {
             "edit": self.views.edits,
             "relevance": self.views.relevance,
@@ -119,7 +122,9 @@ class SceneEditState:
         region = None
         if "region" in tensors:
             region = Region(tensors["region"].bool(), float(tensors["extent"]))
-        return SceneEditState(changed, field_of, tuple(maps), region, position, part("fitter"))
+        return SceneEditState(
+            changed, field_of, tuple(maps), region, position, part("fitter"), part("watch")
+        )
 
 
 def _without_relevance(scene: Scene) -> Scene:

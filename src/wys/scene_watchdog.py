@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -30,6 +32,38 @@ class Watchdog:
         self.changes: list[float] = []
         self.rounds = 0
         self.settled = count == 0
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has noted, as named tensors, for `restore`; nothing once it is settled."""
+        if self.settled:
+            return {}
+        noted = {
+            f"{name}.{i}": values
+            for i, (rays, shown, edit) in enumerate(self.watched)
+            for name, values in (
+                ("origins", rays.origins),
+                ("directions", rays.directions),
+                ("shown", shown),
+                ("edit", edit),
+            )
+        }
+        changes = torch.tensor(self.changes, dtype=torch.float64)
+        return noted | {"changes": changes, "rounds": torch.tensor(self.rounds)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what `state` gave."""
+        self.settled = "rounds" not in state
+        if self.settled:
+            return
+        self.rounds, self.changes = int(state["rounds"]), state["changes"].tolist()
+        self.watched = [
+            (
+                Rays(state[f"origins.{i}"], state[f"directions.{i}"]),
+                state[f"shown.{i}"],
+                state[f"edit.{i}"],
+            )
+            for i in range(len(self.changes))
+        ]
 
     @property
     def watching(self) -> bool:

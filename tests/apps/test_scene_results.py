@@ -40,6 +40,12 @@ def test_near_is_bright_and_emptiness_black() -> None:
     assert (near, far) == (1.0, 4.0)
     brightness = depth_image(depth, opacity, near, far).sum(dim=0)[0].tolist()
     assert brightness[0] > brightness[1] > brightness[2] and brightness[3] == 0
+    # Half of what stands 2 away weighs half of that: it is no nearer for it, only darker.
+    thin = torch.full_like(opacity, 0.5)
+    torch.testing.assert_close(
+        depth_image(depth * thin, thin, 1.0, 4.0), depth_image(depth, thin / thin, 1.0, 4.0) * 0.5
+    )
+    assert depth_range([depth * 0.6], [torch.full_like(opacity, 0.6)]) == pytest.approx((1, 4))
     # Where nothing stands there still is a range to divide by.
     near, far = depth_range([depth], [torch.zeros_like(opacity)])
     assert 0 < near < far

@@ -88,6 +88,14 @@ def test_a_model_without_rigs_as_older_versions_write_it(tmp_path: Path) -> None
     assert capture.train.names == ("p0", "p1", "p3", "p4", "p5")
 
 
+def test_a_model_is_read_from_within_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path, "PINHOLE", text=False)
+    monkeypatch.chdir(tmp_path / "sparse" / "0")
+    assert len(read_capture(Path("."), ALL).train) == COUNT
+
+
 def test_models_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     write_model(tmp_path, "OPENCV_FISHEYE", text=False)
     with pytest.raises(WysError, match="lens model OPENCV_FISHEYE, which is not read"):

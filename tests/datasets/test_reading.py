@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from wys.camera import Camera
-from wys.datasets.frames import Frames
-from wys.datasets.lens import Distortion
-from wys.datasets.reading import ReadSettings, _names, detect_format, read_capture
+from wys.datasets.frames import Frame, Frames
+from wys.datasets.lens import Distortion, Optics
+from wys.datasets.reading import (
+    ReadSettings,
+    _names,
+    _Straightener,
+    _thinned,
+    detect_format,
+    read_capture,
+)
 from wys.datasets.transforms import read_transforms
 from wys.errors import WysError, WysWarning
 from wys.evaluation.metrics import ssim
@@ -288,7 +297,7 @@ def test_a_blender_folder_is_bounded_and_white_behind_alpha(tmp_path: Path) -> N
         world.world_from_camera, cameras.world_from_camera[7:], atol=1e-4, rtol=0
     )
     fewer = read_capture(tmp_path, ReadSettings(max_views=5))
-    assert (len(fewer.train), len(fewer.held_out)) == (4, 2)
+    assert (len(fewer.train), len(fewer.held_out)) == (3, 2)
 
 
 def test_one_photograph_with_two_poses_has_two_names_and_no_folders_in_them() -> None:
@@ -485,6 +494,28 @@ def test_settings_and_paths_that_make_no_sense(tmp_path: Path) -> None:
         read_capture(tmp_path, ReadSettings(downscale=6))
     with pytest.raises(WysError, match="leaves 2 photos to fit"):
         read_capture(tmp_path, ReadSettings(max_views=4, holdout=2))
+
+
+@given(st.integers(3, 60), st.integers(0, 60), st.integers(3, 20))
+def test_as_many_views_as_asked_for_and_enough_to_fit(train: int, held: int, most: int) -> None:
+    frames = tuple(Frame(Path(f"{i}.png"), torch.eye(4), Optics()) for i in range(train + held))
+    found = Frames(frames, tuple(i >= train for i in range(train + held)))
+    kept = _thinned(found, ReadSettings(max_views=most))
+    assert kept.held_out is not None and kept.held_out.count(False) >= 3
+    count = min(most, train + held)
+    assert len({frame.photo for frame in kept.frames}) == len(kept.frames) == count
+    out = count * held / (train + held)
+    assert abs(kept.held_out.count(True) - out) <= 0.5 or kept.held_out.count(False) == 3
+
+
+def test_what_one_lens_needs_is_not_kept_for_all_of_them() -> None:
+    """As many lenses as photographs, each of which needs more memory than a photograph."""
+    straighten = _Straightener(1.0)
+    picture = Picture(torch.zeros(3, HEIGHT, WIDTH, dtype=torch.uint8))
+    for i in range(1, 5):
+        optics = Optics((40.0, 40.0), distortion=Distortion(k1=0.01 * i))
+        straighten(picture, Frame(Path("photo.png"), torch.eye(4, dtype=torch.float64), optics))
+        assert len(straighten._prepared) == 1
 
 
 def test_formats_are_told_apart(tmp_path: Path) -> None:

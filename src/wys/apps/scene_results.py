@@ -52,7 +52,12 @@ def write_sheet(
 def depth_image(
     depth: Float[Tensor, "1 h w"], opacity: Float[Tensor, "1 h w"], near: float, far: float
 ) -> Float[Tensor, "3 h w"]:
-    """Near is bright, far is dark, on the scale of inverse depth; black where nothing stands."""
+    """Near is bright, far is dark, on the scale of inverse depth; black where nothing stands.
+
+    Args:
+        depth: as rendered: weighted by what stands along the ray.
+    """
+    depth = depth / opacity.clamp(min=1e-6)
     scale = (1 / near - 1 / far) or 1.0
     values = ((1 / depth.clamp(min=near) - 1 / far) / scale).clamp(0, 1)
     return heat_map(values) * opacity.clamp(0, 1)
@@ -63,7 +68,8 @@ def depth_range(
 ) -> tuple[float, float]:
     """The depths between which nearly all of what stands in the views lies, in scene units."""
     seen = torch.cat(
-        [d[o > 0.5].flatten() for d, o in zip(depths, opacities, strict=True)] or [torch.ones(1)]
+        [(d / o)[o > 0.5].flatten() for d, o in zip(depths, opacities, strict=True)]
+        or [torch.ones(1)]
     )
     if not len(seen):
         return 0.1, 1.0

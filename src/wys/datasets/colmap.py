@@ -191,6 +191,7 @@ def _optics(camera: Any, source: Path) -> Optics:
 
 def _photo_folder(folder: Path, model: Path) -> Path:
     """images/ in the folder, beside the model or beside its parent; else the folder itself."""
+    model = model.resolve()  # "." has itself for a parent.
     for place in (folder, model, model.parent, model.parent.parent):
         if (place / "images").is_dir():
             return place / "images"

@@ -197,16 +197,20 @@ def _photos_in(folder: Path) -> list[Path]:
 
 
 def _thinned(found: Frames, settings: ReadSettings) -> Frames:
-    """At most `max_views` of the frames, evenly spread; a given split keeps its proportions."""
+    """At most `max_views` of the frames, evenly spread.
+
+    A given split keeps its proportions as far as enough are left to fit.
+    """
     most, total = settings.max_views, len(found.frames)
     if most is None or total <= most:
         return found
     if found.held_out is None:
         return replace(found, frames=tuple(found.frames[i] for i in spread(total, most)))
+    held_out = round(most * sum(found.held_out) / total)
+    held_out = max(0, min(held_out, most - LEAST_VIEWS))
     rows: list[int] = []
-    for side in (False, True):
+    for side, share in ((False, most - held_out), (True, held_out)):
         members = [i for i, held in enumerate(found.held_out) if held is side]
-        share = max(1, round(most * len(members) / total))
         rows += [members[i] for i in spread(len(members), share)]
     return replace(
         found,
@@ -241,7 +245,11 @@ def _load(
 
 
 class _Straightener:
-    """Makes photographs smaller and as a pinhole takes them; prepares once for each lens."""
+    """Makes photographs smaller and as a pinhole takes them.
+
+    What a lens needs is kept until another lens comes: it takes more memory than a photograph, and
+    there may be as many lenses.
+    """
 
     def __init__(self, downscale: float) -> None:
         self._downscale = downscale
@@ -255,7 +263,7 @@ class _Straightener:
         if bent not in self._prepared:
             pinhole = bent.pinhole()
             grid = None if pinhole == bent else bent.sampling_grid(pinhole)
-            self._prepared[bent] = (pinhole, grid)
+            self._prepared = {bent: (pinhole, grid)}
         pinhole, grid = self._prepared[bent]
         if small == picture.size and grid is None and picture.alpha is None:
             return picture.rgb, pinhole

@@ -11,7 +11,11 @@ import pytest
 import torch
 
 from wys.apps.view.live import Live, Progress
+from wys.apps.view.paths import PathSettings
+from wys.apps.view.stack import Mode, Shot, Stack
 from wys.apps.view.studio import Studio
+from wys.apps.view.viewpoint import Viewpoint
+from wys.camera import Camera
 from wys.errors import WysError
 from wys.scene_folder import SceneFolder
 from wys.store import locked
@@ -82,6 +86,54 @@ def test_a_stopped_edit_leaves_the_scene_as_it_was(
     studio.start_edit(TEXT)
     assert finished(studio) == "stopped" and "Stopped" in studio.message
     assert contents(scene) == before and not studio.stack.layers and not studio.busy
+
+
+def test_who_shows_the_work_does_not_end_it_by_failing_to(studio: Studio, scene: Path) -> None:
+    def fail(_: str) -> None:
+        if threading.current_thread().name.startswith("wys "):
+            raise ValueError("the panel cannot")
+
+    studio.changed = fail
+    studio.start_preview(TEXT)
+    assert finished(studio) == "done", studio.message
+    with locked(scene):
+        pass
+
+
+def test_work_that_fails_holds_nothing_afterwards() -> None:
+    closed = []
+
+    def steps() -> Generator[Progress, None, None]:
+        try:
+            yield Progress("steps", 1, 2)
+            raise WysError("it cannot be.")
+        finally:
+            closed.append(len(heard))
+
+    heard: list[int] = []
+    live = Live("work", steps(), lambda: heard.append(len(closed)))
+    live.start()
+    live.join(20)
+    assert live.standing == "failed" and closed == [1] and heard == [0, 1]
+
+
+def test_a_film_shows_what_was_shown_when_it_began(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    shoot = Stack.shoot
+
+    def watched(self: Stack, camera: Camera, mode: Mode, *rest: Any) -> Shot | None:
+        modes.append(mode)
+        studio.show("depth")
+        return shoot(self, camera, mode, *rest)
+
+    monkeypatch.setattr(Stack, "shoot", watched)
+    views = studio.capture.train.cameras
+    stops = (Viewpoint.of(views[0]), Viewpoint.of(views[1]))
+    studio.start_film(stops, PathSettings(seconds=1, rate=3), tmp_path / "film")
+    assert finished(studio) == "done", studio.message
+    assert len(modes) > 1 and set(modes) == {"colour"}
 
 
 def test_what_cannot_be_done_is_a_sentence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Callable, Generator
@@ -98,14 +99,15 @@ class Live:
     def _run(self) -> None:
         end: Standing = "done"
         try:
-            for step in self._steps:
-                self.step = step
-                self._changed()
-                self._may_go_on.wait()
-                if self._stopping:
-                    self._steps.close()
-                    end = "stopped"
-                    break
+            # Closed before anyone hears of its end: what it held is free by then.
+            with contextlib.closing(self._steps):
+                for step in self._steps:
+                    self.step = step
+                    self._changed()
+                    self._may_go_on.wait()
+                    if self._stopping:
+                        end = "stopped"
+                        break
         except Exception as error:
             # The viewer goes on whatever happens.
             end, self.error = "failed", in_a_sentence(self.name, error)

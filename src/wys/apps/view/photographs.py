@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -35,14 +36,17 @@ class Photographs:
         self._frustums: list[viser.CameraFrustumHandle] = []
         self._shown: list[Tensor] = []
         self._visible, self._edited = False, True
+        # Clients ask, and so does every step of an edit, each in a thread of its own.
+        self._changing = threading.Lock()
 
     def show(self, visible: bool, edited: bool, here: Viewpoint | None) -> None:
         """Whether there are frustums, which pictures they have, and where the user stands."""
-        self._visible, self._edited = visible, edited
-        if visible and not self._frustums:
-            self._make()
-        self._leave_free(here)
-        self.refresh()
+        with self._changing:
+            self._visible, self._edited = visible, edited
+            if visible and not self._frustums:
+                self._make()
+            self._leave_free(here)
+            self._refresh()
 
     def seek(self, client: viser.ClientHandle | None, here: Viewpoint | None) -> None:
         """Has a client that stands here step back where it has no photograph in sight."""
@@ -64,6 +68,10 @@ class Photographs:
 
     def refresh(self) -> None:
         """Puts the pictures in that have changed."""
+        with self._changing:
+            self._refresh()
+
+    def _refresh(self) -> None:
         if not self._visible:
             return
         images = self._studio.photographs(self._edited)

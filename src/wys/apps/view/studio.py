@@ -8,6 +8,7 @@ on.
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,12 +137,12 @@ class Studio:
         self.mode = mode
         if mode in ("relevance", "mask") and self.stack.place is None:
             self.message = "Nothing was asked yet: type an instruction and preview it."
-        self.changed("asked")
+        self._tell("asked")
 
     def set_strength(self, name: str, strength: float) -> None:
         """Shows an edit in part; nothing is written."""
         self.strengths = {**self.strengths, name: strength}
-        self.changed("asked")
+        self._tell("asked")
 
     # ---------------------------------------------------------------- what is done
 
@@ -161,13 +162,13 @@ class Studio:
         """Rests after the step that is being made."""
         if self.live is not None:
             self.live.pause()
-            self.changed("asked")
+            self._tell("asked")
 
     def resume(self) -> None:
         """Goes on where it paused."""
         if self.live is not None:
             self.live.resume()
-            self.changed("asked")
+            self._tell("asked")
 
     def stop(self) -> None:
         """Ends what is being done; an edit that was begun is gone then."""
@@ -181,14 +182,21 @@ class Studio:
                 self._undo()
         except WysError as error:
             self.message = str(error)
-        self.changed("asked")
+        self._tell("asked")
 
     def say(self, message: str) -> None:
         """Tells the user something."""
         self.message = message
-        self.changed("told")
+        self._tell("told")
 
     # ---------------------------------------------------------------- inside
+
+    def _tell(self, news: News) -> None:
+        """Who shows the work does not end it by failing to."""
+        try:
+            self.changed(news)
+        except Exception:
+            traceback.print_exc()
 
     def _begin(self, name: str, steps: Callable[[], Steps]) -> None:
         try:
@@ -199,7 +207,7 @@ class Studio:
         except WysError as error:
             self.say(str(error))
             return
-        self.changed("told")
+        self._tell("told")
         live.start()
 
     def _check_idle(self) -> None:
@@ -222,10 +230,10 @@ class Studio:
         if live is None or live.over:
             if live is not None and live.error is not None:
                 self.message = live.error
-            self.changed("asked")
+            self._tell("asked")
         else:
             moved = live.step is not None and live.step.what == WORDS["fit"]
-            self.changed("stepped" if moved else "told")
+            self._tell("stepped" if moved else "told")
 
     def _reload(self) -> None:
         """Reads the layers of the folder as it is now; strengths stay."""
@@ -367,12 +375,14 @@ class Studio:
     def _film(self, stops: tuple[Viewpoint, ...], settings: PathSettings, out: Path) -> Steps:
         size = self.capture.train.size
         to_world = self.capture.scene_from_world
+        # Who turns layers on and off meanwhile does not change the film.
+        stack, mode = self.stack.with_strengths(self.strengths), self.mode
 
         def shoot(camera: Camera) -> Float[Tensor, "3 h w"]:
             with self.turns.turn():
-                shot = self.shoot(camera)
+                shot = stack.shoot(camera, mode)
             assert shot is not None
-            return shot.picture(self.mode)
+            return shot.picture(mode)
 
         for index, count in film(stops, settings, size, to_world, shoot, out):
             yield Progress("pictures", index, count)
