@@ -72,6 +72,19 @@ def test_nothing_to_edit_and_corrections(
     nothing = replace(made, settings=limits)
     *_, last = auto_edit(editor, images, nothing, EDIT, one)
     assert last.result is not None and torch.equal(last.result.best[0].image, images[:1])
+    # What is included by hand is edited whatever the map says, here as in a single edit.
+    part = Box(8, 8, 24, 24)
+    *_, last = auto_edit(
+        editor, images, nothing, EDIT, one, correct=lambda mask: mask.including(part)
+    )
+    assert last.result is not None
+    alone = edit_image(
+        editor, images, TEXTS, EDIT, relevance=nothing, correct=lambda mask: mask.including(part)
+    )
+    assert alone.edited == (True, True, True)
+    for i, best in enumerate(last.result.best):
+        assert torch.equal(best.mask.at((48, 32)), alone.mask.select([i]).at((48, 32)))
+        assert int(best.mask.at((48, 32)).sum()) == 16 * 16 and best.changed_share > 0
     box = Box(0, 0, 16, 48)
     *_, last = auto_edit(
         editor, images, nothing, EDIT, one, force=True, correct=lambda mask: mask.excluding(box)
@@ -82,6 +95,26 @@ def test_nothing_to_edit_and_corrections(
         assert not torch.equal(best.image, images[i : i + 1])
     with pytest.raises(WysError, match="at least"):
         AutoSettings(seeds=0)
+
+
+@pytest.mark.parametrize("first_steps", [0, 1])
+def test_what_is_left_to_do_is_asked_at_the_noise_of_the_map(
+    first_steps: int, editor: Editor, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an edit that did nothing leaves all of it."""
+    how = replace(HOW, first_steps=first_steps)
+    several = replace(EDIT, steps=4)
+    made = relevance_map(editor, images, TEXTS, how, edit=several)
+    asked: list[RelevanceSettings] = []
+
+    def watched(*given: object, **named: object) -> RelevanceMap:
+        asked.append(given[3])
+        return relevance_map(*given, **named)
+
+    monkeypatch.setattr("wys.auto_edit.relevance_map", watched)
+    list(auto_edit(editor, images, made, several, AutoSettings((1.0,), (0.0,), 1)))
+    begins = editor.schedule.timesteps(4)[0] / len(editor.schedule.abar)
+    assert [each.timesteps for each in asked] == [(begins,) if first_steps else how.timesteps]
 
 
 def test_signs_by_hand() -> None:

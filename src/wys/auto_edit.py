@@ -109,8 +109,11 @@ def auto_edit(
     images = images[None] if images.ndim == 3 else images
     names = list(range(len(images))) if items is None else list(items)
     masks = _masks(relevance, auto, force, correct)
-    # The same instruction once more, asked of the results.
-    again = replace(relevance.settings, first_steps=0, draws=1)
+    # The same instruction once more, asked of the results at the same noise levels.
+    how = relevance.settings
+    times = editor.schedule.timesteps(settings.steps, settings.start)[: how.first_steps]
+    fractions = tuple(max(t, 1) / len(editor.schedule.abar) for t in times) or how.timesteps
+    again = replace(how, first_steps=0, draws=1, timesteps=fractions)
     candidates, edits, plains, afters = [], [], [], []
     count, done = len(auto.text_factors) * auto.seeds, 0
     for factor in auto.text_factors:

@@ -370,18 +370,16 @@ def _decided(
     force: bool,
 ) -> tuple[Mask, list[bool]]:
     """The region to edit, and which images have one; it is empty in those that have none."""
-    wanted = [True] * len(images)
     if relevance is not None:
         _check_fits("relevance map", len(relevance.values), relevance.image_size, images)
     if mask is None:
         assert relevance is not None
-        mask = relevance.mask(threshold)
+        nothing = [not force and verdict == "nothing to edit" for verdict in relevance.verdicts]
+        mask = relevance.mask(threshold).emptied(nothing)
+        # What is included by hand is edited, whatever the map says.
         mask = mask if correct is None else correct(mask)
-        wanted = [force or verdict != "nothing to edit" for verdict in relevance.verdicts]
     _check_fits("mask", len(mask.scores), mask.image_size, images)
-    region = mask.at(mask.image_size)
-    wanted = [want and bool(region[i].any()) for i, want in enumerate(wanted)]
-    return mask.emptied([not want for want in wanted]), wanted
+    return mask, mask.at(mask.image_size).flatten(1).any(dim=1).tolist()
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ def otsu_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Float[T
 
     Maximises the variance between the classes (Otsu 1979, equation 18) over the edges of a
     histogram on [0, 1]; the middle of the first best edges where several tie. A constant map has
-    no classes: its level is above every value, up to 1, and its mask empty.
+    no classes: its level is above every value and its mask empty, but for a map that is 1 all over,
+    which is all mask.
     """
     levels = []
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
@@ -60,7 +61,7 @@ def triangle_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Flo
     """The level at which each histogram bends between its peak and its farther end.
 
     The edge, between the peak and that end, that lies farthest below the line that joins them
-    (Zack et al. 1977). A constant map has no bend: its level is above every value, up to 1.
+    (Zack et al. 1977). A constant map has no bend: its level is that of `otsu_threshold`.
     """
     levels = []
     for row in values.flatten(1).double().cpu():
@@ -83,7 +84,8 @@ def entropy_threshold(values: Float[Tensor, "b 1 h w"], bins: int = 256) -> Floa
     """The level that leaves the most entropy in the two classes together.
 
     Maximises the sum of the entropies of both sides' histograms (Kapur, Sahoo and Wong 1985); the
-    middle of the first best edges where several tie. A constant map's level is above every value.
+    middle of the first best edges where several tie. A constant map's level is that of
+    `otsu_threshold`.
     """
     levels = []
     for row in values.flatten(1).double().cpu():

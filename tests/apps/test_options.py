@@ -3,6 +3,7 @@
 from dataclasses import MISSING, fields, replace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from wys.diffusion import loading
 from wys.diffusion.editor import Editor
 from wys.diffusion.settings import PAPER
 from wys.errors import WysError
+from wys.image import resize
+from wys.image_edit import relevance_map
 from wys.relevance import VerdictSettings
 from wys.scene_settings import OWN
 
@@ -55,6 +58,26 @@ def test_another_source_does_not_take_over_what_it_cannot_use() -> None:
     assert other == replace(PAPER.relevance, source="difference", draws=2)
     scene = SceneMapOptions(source="difference").settings(own, OWN).relevance
     assert scene == PAPER.relevance
+
+
+def test_a_finished_map_takes_the_papers_scaling_on(editor: Editor) -> None:
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    own = replace(
+        PAPER.relevance,
+        timesteps=(0.6,),
+        normalisation="absolute",
+        scale=3.0,
+        softness=0.1,
+        threshold=0.7,
+    )
+    made = relevance_map(editor, images, "make it red", own)
+    shown = resize(images, editor.fit((32, 32)))
+    assert MapOptions().on(made, shown).settings == own
+    again = MapOptions(preset="paper", threshold=0.4).on(made, shown)
+    # How it was made stays; how it is scaled and cut is the paper's.
+    assert again.settings == replace(PAPER.relevance, timesteps=(0.6,), threshold=0.4)
+    expected = relevance_map(editor, images, "make it red", again.settings)
+    torch.testing.assert_close(again.values, expected.values)
 
 
 def test_the_threshold_of_a_scene_is_that_of_its_maps_alone() -> None:

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wys.errors import WysError
-from wys.evaluation.intervals import BootstrapSettings, interval, weighted_mean, weights
+from wys.evaluation.intervals import (
+    BootstrapSettings,
+    interval,
+    of_several,
+    weighted_mean,
+    weights,
+)
 from wys.evaluation.metrics import SquaredError
 
 
@@ -51,6 +57,15 @@ def test_undefined_values_are_left_out_and_one_case_has_no_interval() -> None:
     assert interval(weighted_mean(values * math.nan), weights(list("abcd"))) is None
     assert interval(weighted_mean(values[:1]), weights(["a"])) is None
     assert interval(weighted_mean(values[:0]), weights([])) is None
+
+
+@pytest.mark.parametrize(("known", "several"), [("a", False), ("aa", False), ("ab", True)])
+def test_a_figure_of_one_case_among_many_has_no_interval(known: str, several: bool) -> None:
+    units = [*known, "c", "d", "e"]
+    has = torch.arange(len(units)) < len(known)
+    values = torch.where(has, torch.rand(len(units)).double(), math.nan)
+    weight = of_several(weights(units), units, has)
+    assert (interval(weighted_mean(values), weight) is not None) is several
 
 
 def test_psnr_is_weighted_as_it_is_pooled() -> None:

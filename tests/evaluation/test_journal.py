@@ -42,6 +42,28 @@ def test_a_journal_in_memory_keeps_what_one_on_disk_does(tmp_path: Path) -> None
     assert [record["iou"] for record in in_memory.records] == [0, 1 / 3, 9]
 
 
+def test_methods_are_compared_on_the_same_cases() -> None:
+    journal = Journal()
+    for method, cases in (
+        ("oracle", {0: "ab", 1: "ab"}),
+        ("wys", {0: "ab", 2: "ab"}),
+        ("paper", {0: "a"}),
+        ("noop", {0: "ab"}),
+    ):
+        for seed, names in cases.items():
+            journal.add([{"seed": seed, "case": name, "method": method} for name in names])
+
+    def compared(methods: list[str], *seeds: int) -> list[tuple[str, int]]:
+        found = journal.comparable(methods, seeds)
+        return list(dict.fromkeys((record["method"], record["seed"]) for record in found))
+
+    # In the order asked for, then what was measured on the same cases before.
+    assert compared(["noop", "wys"], 0) == [("noop", 0), ("wys", 0), ("oracle", 0)]
+    assert compared(["paper"], 0) == [("paper", 0), ("oracle", 0), ("wys", 0), ("noop", 0)]
+    assert compared(["oracle"], 0, 1) == [("oracle", 0), ("oracle", 1)]
+    assert compared(["wys"], 0, 2) == [("wys", 0), ("wys", 2)]
+
+
 def test_another_run_cannot_go_on_here(tmp_path: Path) -> None:
     Journal(tmp_path, {"seed": 0, "best": (1, None)})
     Journal(tmp_path, {"seed": 0, "best": (1, None)})

@@ -40,6 +40,17 @@ def test_a_figure_is_turned_into_a_row_for_each_kind() -> None:
     ]
 
 
+def test_every_value_of_a_sweep_keeps_its_column() -> None:
+    rows = [
+        {"method": "wys", "kind": "all", "sweep": "threshold", "value": value, "iou": value / 2}
+        for value in (0.2, 0.6)
+    ]
+    assert markdown_table(rows_by_kind(rows, "iou")).splitlines()[::2] == [
+        "| edit | wys, threshold 0.2 | wys, threshold 0.6 |",
+        "| all | 0.10 | 0.30 |",
+    ]
+
+
 def test_speed_rows_have_their_own_columns() -> None:
     rows = [{"name": "edit", "seconds": 1.5, "ratio_to_diffusers": 0.8, "peak_mb": 900.0}]
     assert markdown_table(rows).splitlines()[-1] == "| edit | 1.50 | 0.80 | 900 |"

@@ -1,6 +1,7 @@
 """Tuning at toy size, on the tabletop world and on cases of one's own."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from wys.errors import WysError
 from wys.evaluation import tune as tune_module
 from wys.evaluation.cases import Cases
 from wys.evaluation.own_cases import OwnCases
-from wys.evaluation.tune import SOFTNESSES, THRESHOLDS, Way, masks_of
+from wys.evaluation.tune import SOFTNESSES, THRESHOLDS, Way, masks_of, tune_map
 from wys.image import write_image
 from wys.image_edit import relevance_map
+from wys.relevance import VerdictSettings
 from wys.thresholds import Threshold
 
 pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
@@ -130,6 +132,18 @@ def test_one_s_own_cases_tune_the_map_alone(
         return float((mask & squares.mask).sum() / (mask | squares.mask).sum())
 
     assert iou(how.threshold) == max(iou(level) for level in THRESHOLDS) > 0
+
+    # Tuned anew from settings that were another map's, only what fits the new one is kept.
+    limits = VerdictSettings(nothing_below=0.93)
+    for given, kept in ((how, limits), (replace(how, timesteps=(0.3,)), VerdictSettings())):
+        given = replace(given, softness=0.2, verdict=limits)
+        loaded.settings = replace(loaded.settings, relevance=given)
+        steps = tune_map(loaded, [(names, squares)], 1, before=True)
+        with pytest.raises(StopIteration) as end:
+            while True:
+                next(steps)
+        again = end.value.value[0].relevance
+        assert again == replace(how, softness=0.0, verdict=kept)
 
     assert cli.main([*command, *own, "--scenes", "2"]) == 2
     assert cli.main([*command, *own, "--batch", "0"]) == 2

@@ -64,7 +64,8 @@ class CaseOptions:
         """Validation cases of the world to find settings on, none of them among the measured."""
         from wys.evaluation.cases import Cases
 
-        seed = self.seed + (self.seeds if self.split == "validation" else 0)
+        # Far from all seeds that a later command may add to the measured ones.
+        seed = self.seed + (1000 if self.split == "validation" else 0)
         return Cases(count, seed, "validation", self.world, self.size, self.batch)
 
     @property

@@ -177,6 +177,7 @@ class MapOptions:
         Raises:
             WysError: something was given that takes new predictions.
         """
+        from wys.diffusion.settings import PAPER
         from wys.relevance import relevance_values
 
         for name in ("source", "first_steps", "draws", "timesteps"):
@@ -185,15 +186,21 @@ class MapOptions:
                     f"a finished map cannot follow --{name.replace('_', '-')}: leave that out, or "
                     "--relevance."
                 )
+        preset = made.settings
+        if self.preset == "paper":
+            kept = ("source", "first_steps", "draws", "timesteps", "space")
+            preset = dataclasses.replace(
+                PAPER.relevance, **{name: getattr(preset, name) for name in kept}
+            )
         how = overridden(
-            made.settings,
+            preset,
             normalisation=self.normalisation,
             smoothing=self.smoothing,
             edges=self.edges,
             threshold=self.threshold,
             softness=self.softness,
         )
-        same = ("normalisation", "smoothing", "edges")
+        same = ("normalisation", "clamp", "scale", "smoothing", "edges")
         values = made.values
         if any(getattr(how, name) != getattr(made.settings, name) for name in same):
             values = relevance_values(made.raw, how, shown)
@@ -312,7 +319,8 @@ class GuideOptions:
     solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
     """dpm++ looks back a step, which is made for few steps (paper: ddim)."""
     start: Annotated[float | None, own("FRACTION")] = None
-    """Noise level to start from; less than 1 stays nearer to the input."""
+    """Noise level to start from: 1 is the first of the steps, less begins at exactly that level and
+    stays nearer to the input."""
     guided: Annotated[tuple[float, float] | None, own("LOW HIGH")] = None
     """Noise levels, 0 to 1, between which the edit is guided (paper: 0 1)."""
     zoom: Flag = False

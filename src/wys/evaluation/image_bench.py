@@ -199,9 +199,7 @@ def image_bench(
                     journal.add(scores.records(seed, items, method, truth.instructions))
                 done += 1
                 yield BenchStep(done, count)
-    known = [record for record in journal.records if record["method"] in chosen]
-    known.sort(key=lambda record: chosen.index(record["method"]))
-    yield BenchStep(done, count, rows_of(known, cases.unit))
+    yield BenchStep(done, count, rows_of(journal.comparable(chosen, seeds), cases.unit))
 
 
 def _keep_truth(journal: Journal, items: Sequence[str], truth: Truth) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.errors import WysError
@@ -55,6 +55,19 @@ def weights(
     counts = torch.zeros((settings.draws, len(place)), dtype=torch.float64)
     counts.scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     return counts[:, torch.tensor([place[unit] for unit in units])]
+
+
+def of_several(
+    weight: Float[Tensor, "draws n"], units: Sequence[str], known: Bool[Tensor, " n"]
+) -> Float[Tensor, "draws n"]:
+    """The weights for a figure that only some measurements have; zero where these are of one case.
+
+    Args:
+        units: the case of each measurement, as for `weights`.
+        known: which measurements have the figure.
+    """
+    cases = {unit for unit, has in zip(units, known.tolist(), strict=True) if has}
+    return weight if len(cases) > 1 else torch.zeros_like(weight)
 
 
 def interval(

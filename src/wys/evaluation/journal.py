@@ -100,6 +100,20 @@ class Journal:
         """Whether a method is measured on all of these cases."""
         return all((seed, case, method) in self._done for case in cases)
 
+    def comparable(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
+        """The records of methods on some seeds, in this order, and those of every other method
+        that was measured on all of the same cases before."""
+        of = {seed: [r for r in self.records if r["seed"] == seed] for seed in seeds}
+        own = [record for seed in seeds for record in of[seed]]
+        cases: dict[str, set[tuple[int, str]]] = {}
+        for record in own:
+            cases.setdefault(record["method"], set()).add((record["seed"], record["case"]))
+        asked = set[tuple[int, str]]().union(*(cases.get(m, set()) for m in methods))
+        others = [m for m, had in cases.items() if m not in methods and had >= asked]
+        order = [*methods, *others]
+        known = [record for record in own if record["method"] in order]
+        return sorted(known, key=lambda record: order.index(record["method"]))
+
     def add(self, records: Sequence[Record]) -> None:
         """Appends records; those that are there already stay as they are."""
         fresh = [r for r in records if (r["seed"], r["case"], r["method"]) not in self._done]

@@ -110,7 +110,10 @@ def rows_by_kind(rows: Sequence[Row], figure: str, intervals: bool = False) -> l
         if row.get("scene", "all") == "all":
             words = [cell(figure, row[figure]), interval_cell(figure, row) if intervals else ""]
             own = turned.setdefault(row["kind"], {"by kind": row["kind"]})
-            own[row["method"]] = " ".join(words).strip()
+            name = row["method"]
+            if "sweep" in row:  # A method has a row for every value that was swept.
+                name = f"{name}, {row['sweep']} {row['value']:g}"
+            own[name] = " ".join(words).strip()
     return list(turned.values())
 
 

@@ -385,8 +385,7 @@ def scene_bench(
                 yield SceneBenchStep(done, count, f"scene {index}, {kind}: {method}")
             yield SceneBenchStep(done, count, f"{index}-{kind}", pictures=shown)
     order = [name for method in chosen for name in _lines_of(method)]
-    known = [record for record in journal.records if record["method"] in order]
-    known.sort(key=lambda record: order.index(record["method"]))
+    known = journal.comparable(order, seeds)
     rows = rows_of([SceneScore.from_record(record) for record in known])
     yield SceneBenchStep(count, count, "done", rows=rows)
 

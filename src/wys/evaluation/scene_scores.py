@@ -24,7 +24,7 @@ from wys.evaluation.curves import (
     precision_recall,
     reliability,
 )
-from wys.evaluation.intervals import weighted_mean, weights
+from wys.evaluation.intervals import of_several, weighted_mean, weights
 from wys.evaluation.journal import Record
 from wys.evaluation.judges import NAMES as JUDGED
 from wys.evaluation.scores import ends
@@ -56,8 +56,9 @@ class SceneScore:
     leakage: Leakage
     relevance: RelevanceCounts
     """No pixel, for a method that shows none."""
-    seconds: float
-    peak_mb: float
+    seconds: float | None
+    peak_mb: float | None
+    """None for a mask alone, which comes with the edit."""
 
     @property
     def record(self) -> Record:
@@ -120,8 +121,8 @@ def scene_score(
     errors: Mapping[str, metrics.SquaredError] | None = None,
     leakage: Leakage | None = None,
     relevance: RelevanceCounts | None = None,
-    seconds: float = 0.0,
-    peak_mb: float = 0.0,
+    seconds: float | None = None,
+    peak_mb: float | None = None,
 ) -> SceneScore:
     """A score of which only some is known; all else is undefined, or has no pixel."""
     n = len(next(iter(views.values())))
@@ -174,7 +175,9 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         )
     )
     # Views of one scene, and edits that begin with one fit, are no independent cases.
-    weight = weights([f"{s.seed} {s.scene}" for s in scores for _ in s.views["iou"]])
+    units = [f"{s.seed} {s.scene}" for s in scores for _ in s.views["iou"]]
+    weight = weights(units)
+    seconds = [s.seconds for s in scores if s.seconds is not None]
     row: dict[str, Any] = {
         "method": method,
         "kind": kind,
@@ -183,8 +186,8 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         **{PSNR[name]: errors[name].psnr() for name in ("inside", "outside")},
         "ssim": metrics.mean(views["ssim"]),
         "consistency": errors["consistency"].psnr(),
-        "seconds": sum(s.seconds for s in scores) / len(scores),
-        "peak_mb": max(s.peak_mb for s in scores),
+        "seconds": sum(seconds) / len(seconds) if seconds else None,
+        "peak_mb": max((s.peak_mb for s in scores if s.peak_mb is not None), default=None),
         "stray": metrics.mean(views["stray"]),
         "ap": metrics.mean(views["ap"]),
         "ece": calibration_error(counts),
@@ -193,9 +196,10 @@ def _row(scores: Sequence[SceneScore], method: str, kind: str, scene: int | str)
         "seeds": len({s.seed for s in scores}),
     }
     for name, values in views.items():
-        row |= ends(name, weighted_mean(values), weight)
+        row |= ends(name, weighted_mean(values), of_several(weight, units, ~values.isnan()))
     for name, error in errors.items():
-        row |= ends(PSNR[name], error.weighted_psnr, weight)
+        known = of_several(weight, units, error.count > 0)
+        row |= ends(PSNR[name], error.weighted_psnr, known)
     if kind == "all":
         row["leakage"] = pooled_leakage([s.leakage for s in scores]).points()
         row["precision_recall"] = precision_recall(counts)

@@ -26,7 +26,7 @@ from wys.evaluation.curves import (
     relevance_counts,
     reliability,
 )
-from wys.evaluation.intervals import Figure, interval, weighted_mean, weights
+from wys.evaluation.intervals import Figure, interval, of_several, weighted_mean, weights
 from wys.evaluation.journal import Record
 from wys.evaluation.judges import NAMES as JUDGED
 from wys.evaluation.judges import NO_JUDGES, Judges
@@ -145,9 +145,13 @@ class Scores:
         }
         weight = weights(kept)
         for name in WITH_INTERVALS:
-            row |= ends(name, weighted_mean(own.means[name]), weight)
+            values = own.means[name]
+            row |= ends(name, weighted_mean(values), of_several(weight, kept, ~values.isnan()))
         for name in POOLED:
-            row |= ends(f"psnr_{name}", getattr(own, name).weighted_psnr, weight)
+            error: metrics.SquaredError = getattr(own, name)
+            row |= ends(
+                f"psnr_{name}", error.weighted_psnr, of_several(weight, kept, error.count > 0)
+            )
         if kind == "all":
             row |= {
                 "precision_recall": precision_recall(own.relevance),

@@ -110,7 +110,11 @@ def sweep(
                 yield BenchStep(done, count)
     rows: list[dict[str, Any]] = []
     for point in points:
-        known = [record for record in journal.records if record["method"] == point.name]
+        known = [
+            record
+            for record in journal.records
+            if record["method"] == point.name and record["seed"] in seeds
+        ]
         for row in rows_of(known, cases.unit):
             if row["kind"] == "all":
                 rows.append(

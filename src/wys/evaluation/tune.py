@@ -46,6 +46,7 @@ from wys.relevance import (
     Normalisation,
     RelevanceSettings,
     Source,
+    VerdictSettings,
     normalise,
     relevance_mask,
     relevance_values,
@@ -274,6 +275,11 @@ def tune_map(
     room = 0.0 if best_map else WORTH_IOU
     good = [entry for entry in scored if entry[0] >= top - room]
     iou, how, way = min(good, key=lambda entry: entry[2].cost)
+    # Masks are scored hard: how softly an edit fades in is another question, for `tune`.
+    how = replace(how, softness=0.0)
+    if not _same_raw(how, editor.settings.relevance):
+        # Limits in the units of another D say nothing about this one.
+        how = replace(how, verdict=VerdictSettings())
     best = replace(best, relevance=how)
     yield Trial("map", best, iou, len(ways), len(ways))
 
@@ -284,6 +290,12 @@ def tune_map(
         yield Trial("edges", replace(best, relevance=led), found, done, len(EDGES))
     yield Trial("edges", best, iou, len(EDGES), len(EDGES))
     return best, relevance_values(torch.cat(list(way.raws)), best.relevance, shown)
+
+
+def _same_raw(one: RelevanceSettings, other: RelevanceSettings) -> bool:
+    """Whether two maps are made of the same D, but for its noise."""
+    names = ("source", "first_steps", "timesteps", "space")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def tune(
