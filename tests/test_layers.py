@@ -17,6 +17,7 @@ VALUES = {
     "relevance",
     "relevance_file",
     "masks",
+    "names",
     "thresholds",
     "edges",
     "edit_score",

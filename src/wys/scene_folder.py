@@ -153,7 +153,7 @@ class SceneFolder:
                 width,
                 height,
             )
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
             raise WysError(
                 f"the cameras in {self.path / RECORD} are damaged; fit the scene again."
             ) from error
@@ -185,7 +185,7 @@ class SceneFolder:
         try:
             field = FieldSettings(**with_tuples(fit["field"]))
             return field, FitSettings(**with_tuples(fit["settings"])), int(fit["seed"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise WysError(
                 f"the settings of the fit in {self.path / RECORD} do not fit this program; fit the "
                 "scene again into another folder."

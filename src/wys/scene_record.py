@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -10,10 +11,13 @@ from typing import Any, get_args
 import torch
 
 from wys.errors import WysError
+from wys.names import is_plain_name
 from wys.store import read_json
 from wys.views import Background
 
 FORMAT = "wys scene 1"
+_LONGEST = 65536
+"""Most pixels along a side of a photograph."""
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -52,14 +56,21 @@ def _is_applied(value: Any) -> bool:
     if not isinstance(value, dict) or not _is_similarity(value.get("transform")):
         return False
     scale = value.get("scale")
-    return isinstance(scale, int | float) and 0 < scale < math.inf
+    return isinstance(scale, int | float) and 0 < scale <= sys.float_info.max
 
 
 def _is_size(value: Any) -> bool:
     return (
         isinstance(value, list)
         and [type(side) for side in value] == [int, int]
-        and all(side > 0 for side in value)
+        and all(0 < side <= _LONGEST for side in value)
+    )
+
+
+def _is_views(value: Any) -> bool:
+    """Whether it lists views, none of whose names leads out of the scene's folder."""
+    return isinstance(value, list) and all(
+        isinstance(view, dict) and is_plain_name(view.get("name")) for view in value
     )
 
 
@@ -84,10 +95,10 @@ _KEYS: Mapping[str, Callable[[Any], bool]] = {
     "unbounded": lambda value: isinstance(value, bool),
     "scene_from_world": _is_similarity,
     "applied": _is_applied,
-    "train": lambda value: isinstance(value, list),
-    "held_out": lambda value: isinstance(value, list),
+    "train": lambda value: _is_views(value) and len(value) > 0,
+    "held_out": _is_views,
     "instructions": lambda value: value is None or isinstance(value, dict),
     "fit": _is_fit,
-    "layers": lambda value: isinstance(value, list) and all(isinstance(n, str) for n in value),
+    "layers": lambda value: isinstance(value, list) and all(map(is_plain_name, value)),
 }
 """What a record has to hold, and what each of it has to be."""

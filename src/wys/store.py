@@ -23,6 +23,7 @@ import safetensors.torch
 from torch import Tensor
 
 from wys.errors import WysError
+from wys.names import resolved
 
 try:
     import fcntl
@@ -72,9 +73,9 @@ def check_vacant(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise WysError(f"{path} is already there and not empty; choose another --out.")
-        if path.resolve() == Path.cwd():
+        if resolved(path) == Path.cwd():
             raise WysError("the folder that you are in cannot be replaced; name another --out.")
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
+        with tempfile.TemporaryFile(dir=resolved(path).parent):
             pass
     except OSError as error:
         reason = error.strerror or str(error)
@@ -87,7 +88,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         check_vacant(path)
-        path = path.resolve()
+        path = resolved(path)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         # mkdtemp makes private folders; a result is as readable as any folder the user makes.
@@ -183,7 +184,7 @@ def read_json(path: PathLike) -> Any:
         raise WysError(f"{path} does not exist.") from error
     except OSError as error:
         raise WysError(f"cannot read {path}: {error.strerror or error}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WysError(f"{path} is not valid JSON: {error}.") from error
 
 
@@ -310,13 +311,20 @@ def read_header(path: PathLike) -> dict[str, Any]:
                 raise WysError(f"{path} is cut short ({size} bytes); fetch or make it again.")
             header = json.loads(file.read(length))
             ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+            promised = 8 + length + max(ends, default=0)
     except FileNotFoundError as error:
         raise WysError(f"{path} does not exist.") from error
     except OSError as error:
         raise WysError(f"cannot read {path}: {error.strerror or error}.") from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        RecursionError,
+    ) as error:
         raise WysError(f"{path} is not a safetensors file.") from error
-    promised = 8 + length + max(ends, default=0)
     if size != promised:
         raise WysError(
             f"{path} is cut short or damaged ({size} bytes where its header promises {promised}); "

@@ -1,5 +1,6 @@
 """Where servers listen: what is refused, and how an address is written."""
 
+import re
 import socket
 from urllib.parse import urlsplit
 
@@ -23,5 +24,6 @@ def test_where_nothing_can_listen_is_one_sentence() -> None:
         port = busy.getsockname()[1]
         with pytest.raises(WysError, match=f"cannot serve at 127.0.0.1, port {port}"):
             check_address("127.0.0.1", port)
-    with pytest.raises(WysError, match=r"cannot serve at no\.such\.host"):
-        check_address("no.such.host", 0)
+    for host in ("no.such.host", "\u00e4" * 70, "\udcff", "::ffff:127.0.0.1"):
+        with pytest.raises(WysError, match=f"cannot serve at {re.escape(host)}, port 0"):
+            check_address(host, 0)

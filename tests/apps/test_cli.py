@@ -277,9 +277,18 @@ def check_refused(code: int, capsys, out: Path, *words: str) -> None:
     assert "Traceback" not in captured.err and not out.exists()
 
 
+def odd_image(folder: Path) -> Path:
+    """One of those on which Pillow's decoders fail by other errors than OSError."""
+    path = folder / "odd.dds"
+    header = struct.pack("<4s18I", b"DDS ", 124, 0x1007, 8, 8, *[0] * 14)
+    path.write_bytes(header + struct.pack("<2I", 32, 0) + bytes(200))
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (odd_image, "cannot read the image"),
         (corrupt_image, "corrupt.png"),
         (truncated_image, "half.png"),
         (huge_image, "too large"),
@@ -313,6 +322,9 @@ def test_an_empty_instruction_is_refused(wys: Wys, photo: Path, tmp_path: Path, 
         (("--grow", "1e12"), "up to the 60 of the image"),
         (("--feather", "inf"), "feathered"),
         (("--smoothing", "nan"), "smoothed by 0 to 16"),
+        (("--negative", "\udcff"), "--negative is no valid UTF-8"),
+        (("--edit-size", "99999999999"), "16 to 16384 pixels"),
+        (("--steps", "1000000000000"), "1 to 1000 steps"),
         (("--guidance-text", "nan"), "finite"),
         (("--editor", "absent/editor/directory"), "editor"),
         (("--relevance", "absent"), "does not exist"),
@@ -571,6 +583,15 @@ def test_help_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("where", "expected"), [("> /dev/full", 2), (">&-", 0)])
+def test_an_output_that_takes_nothing_leaves_no_trace(where: str, expected: int) -> None:
+    command = ["bash", "-c", f"{sys.executable} -m wys --version {where}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == expected and "Traceback" not in done.stderr
+    assert ("No space left" in done.stderr) is (expected == 2)
 
 
 @pytest.mark.parametrize("arguments", ["", "bench", "edit --help"])

@@ -24,6 +24,7 @@ from wys.apps import cli
         ("edit a.png x --mask", "--mask takes FILE"),
         ("edit a.png x --dtype fp8", "--dtype takes {auto,fp32,fp16,bf16}, not 'fp8'"),
         ("edit a.png", "INSTRUCTION is missing"),
+        ("edit a.png --x -y", "INSTRUCTION is missing"),
         ("edit", "IMAGE and INSTRUCTION are missing"),
         ("edit a.png x y", "'y' is one word too many"),
         ("edit a.png x --treshold=0.4", "no option --treshold (did you mean --threshold?)"),

@@ -69,9 +69,10 @@ def test_another_run_cannot_go_on_here(tmp_path: Path) -> None:
     Journal(tmp_path, {"seed": 0, "best": (1, None)})
     with pytest.raises(WysError, match=r"seed 0, and this one has 1; choose another --out"):
         Journal(tmp_path, {"seed": 1, "best": (1, None)})
-    (tmp_path / "cases.jsonl").write_text("{}\n")
-    with pytest.raises(WysError, match="line 1 is damaged"):
-        Journal(tmp_path, {"seed": 0, "best": (1, None)})
+    for damage in (b"{}\n", b"\xff\n", b"[" * 9999 + b"\n"):
+        (tmp_path / "cases.jsonl").write_bytes(damage)
+        with pytest.raises(WysError, match="line 1 is damaged"):
+            Journal(tmp_path, {"seed": 0, "best": (1, None)})
 
 
 def test_what_is_made_once_is_read_from_then_on(tmp_path: Path) -> None:

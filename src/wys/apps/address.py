@@ -13,11 +13,13 @@ def check_address(host: str, port: int) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # As servers do.
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probe.bind((host, port))
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # The latter two where it is no name at all.
+        reason = getattr(error, "strerror", None) or error
         raise WysError(
-            f"cannot serve at {host}, port {port}: {error.strerror or error}; choose another "
-            "--port or --host."
+            f"cannot serve at {host}, port {port}: {reason}; choose another --port or --host."
         ) from error
 
 

@@ -387,7 +387,7 @@ def bench_table(
     from wys.store import read_json
 
     rows = read_json(file)
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
         raise WysError(f"{file} holds no rows of a bench.")
     chosen = rows
     for key, names in (("kind", kinds), ("method", methods)):
@@ -398,7 +398,7 @@ def bench_table(
             raise WysError(f"{file} has no {key} {missing[0]}; {has}.")
         chosen = [row for row in chosen if not names or row.get(key) in names]
     if by_kind is not None:
-        if not all("method" in row and by_kind in row for row in chosen):
+        if not all({"method", "kind", by_kind} <= set(row) for row in chosen):
             raise WysError(f"{file} has no {by_kind} for each method and kind.")
         print(markdown_table(rows_by_kind(chosen, by_kind, intervals)))
         return
@@ -411,3 +411,10 @@ def bench_table(
         table = markdown_table(own, intervals, columns)
         parts += [table] if title is None else [f"{title}:", table]
     print("\n\n".join(parts))
+
+
+def _is_row(row: Any) -> bool:
+    """Whether this is a row of a bench: what it is a row of stands there in words."""
+    if not isinstance(row, dict):
+        return False
+    return all(isinstance(row.get(key, ""), str) for key in ("method", "kind", "study", "name"))

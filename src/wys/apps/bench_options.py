@@ -11,6 +11,7 @@ import tyro
 
 from wys.apps.options import EditorOptions, optional
 from wys.errors import WysError
+from wys.names import resolved
 
 if TYPE_CHECKING:
     from wys.diffusion.editor import Editor
@@ -125,8 +126,8 @@ class ResultOptions:
 
         if self.json is not None:
             check_writable(self.json)
-            own = None if self.out is None else self.out.resolve()
-            if self.json.resolve().parent == own and self.json.name in RUN_FILES:
+            own = None if self.out is None else resolved(self.out)
+            if resolved(self.json).parent == own and self.json.name in RUN_FILES:
                 raise WysError(f"{self.json} is a file of --out's own; give --json another name.")
         if self.out is not None:
             check_writable(self.out / "rows.json")

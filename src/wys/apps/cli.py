@@ -214,12 +214,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     try:
         code = answer(list(sys.argv[1:] if arguments is None else arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # Closed by who began the program.
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Who reads our output has seen enough; Python would complain again when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who reads our output has seen enough.
+        _to_nowhere()
         return 141
+    except OSError as error:
+        _to_nowhere()
+        print(
+            f"wys: cannot write what is to be said: {error.strerror or error}; make room, or send "
+            "it elsewhere.",
+            file=sys.stderr,
+        )
+        return 2
     return code
+
+
+def _to_nowhere() -> None:
+    """Drops what is not written yet: Python would complain of it once more at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(arguments: list[str]) -> int:

@@ -22,6 +22,7 @@ from wys.apps.options import (
     parse_box,
 )
 from wys.errors import WysError, WysWarning
+from wys.names import resolved
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,13 +199,13 @@ def _run(
             mask = _corrected(made.mask() if drawn is None else drawn, region)
         record = {
             "command": shlex.join(["wys", *sys.argv[1:]]),
-            "image": str(image.resolve()),
+            "image": str(resolved(image)),
             "instruction": instruction,
             "editor": asdict(options) | {"device": str(editor.device)},
             "preset": how.preset,
             "seed": how.seed,
             "mask": _plain(asdict(region)),
-            "relevance_from": None if map_path is None else str(map_path.resolve()),
+            "relevance_from": None if map_path is None else str(resolved(map_path)),
             "settings": {"relevance": asdict(made.settings), "edit": asdict(settings.edit)},
         }
         if result is not None:
@@ -222,7 +223,7 @@ def _run(
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Paths as text, for JSON."""
-    return {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in values.items()}
+    return {k: str(resolved(v)) if isinstance(v, Path) else v for k, v in values.items()}
 
 
 def _corrected(mask: Mask, region: MaskOptions) -> Mask:

@@ -57,6 +57,8 @@ def _sentence(
                 return _unknown(event.unrecognized_tokens, options)
             names = [_name(each.arg) for each in event.missing_arguments]
             return f"{' and '.join(names)} {'is' if len(names) == 1 else 'are'} missing"
+        case "BadValue" if event.argument.is_positional():
+            return f"{_name(event.argument)} is missing"
         case "BadValue" | "InvalidChoice" | "InstantiationFailure" if event.argument is not None:
             name, takes = _name(event.argument), event.argument.lowered.metavar
             if event.argument.is_positional():

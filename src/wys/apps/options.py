@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from wys.errors import WysError, WysWarning
+from wys.names import is_text
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -47,10 +48,8 @@ def check_instruction(instruction: str) -> None:
     """Raises WysError where an instruction says nothing, before anything is loaded."""
     if not instruction.strip():
         raise WysError("the instruction is empty; say what to change.")
-    try:
-        instruction.encode()
-    except UnicodeEncodeError as error:
-        raise WysError("the instruction is no valid UTF-8 text; type it again.") from error
+    if not is_text(instruction):
+        raise WysError("the instruction is no valid UTF-8 text; type it again.")
 
 
 def parse_box(text: str) -> Corners:
@@ -336,6 +335,8 @@ class GuideOptions:
         """Raises WysError where a value is out of its range, before an editor is loaded."""
         from wys.diffusion.settings import PAPER
 
+        if not is_text(self.negative):
+            raise WysError("--negative is no valid UTF-8 text; type it again.")
         self.settings(PAPER)
 
     def settings(self, preset: EditorSettings) -> EditorSettings:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
+from wys.names import resolved
 from wys.relevance import RelevanceMap, Verdict
 from wys.relevance_file import read_relevance
 from wys.store import read_metadata
@@ -63,7 +64,9 @@ def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=".wys-", dir=out))
         yield temporary
-        for file in sorted(path for path in temporary.rglob("*") if path.is_file()):
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        _check_places(out, [file.relative_to(temporary) for file in files])
+        for file in files:
             target = out / file.relative_to(temporary)
             target.parent.mkdir(parents=True, exist_ok=True)
             file.replace(target)
@@ -81,6 +84,16 @@ def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
             out.rmdir()
 
 
+def _check_places(out: Path, files: Sequence[Path]) -> None:
+    """Raises WysError where a folder lies in a file's place, or a file in a folder's."""
+    for file in files:
+        if (out / file).is_dir():
+            raise WysError(f"{out / file} is a folder, not a file; choose another --out.")
+        for parent in file.parents:
+            if (out / parent).exists() and not (out / parent).is_dir():
+                raise WysError(f"{out / parent} is a file, not a folder; choose another --out.")
+
+
 def check_replaceable(out: Path, inputs: Sequence[Path]) -> None:
     """Says before the work whether a run's files can take the place of what is in its folder.
 
@@ -96,7 +109,7 @@ def check_replaceable(out: Path, inputs: Sequence[Path]) -> None:
             raise WysError(
                 f"{target} is a folder, and a run writes a file there; choose another --out."
             )
-        if any(path.resolve() == target.resolve() for path in inputs):
+        if any(resolved(path) == resolved(target) for path in inputs):
             raise WysError(
                 f"{target} is read by this run, which would replace it; choose another --out."
             )

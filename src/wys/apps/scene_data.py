@@ -28,6 +28,7 @@ from wys.thresholds import Threshold
 from wys.views import Capture, ViewSet, moved
 
 TABLETOP = "tabletop:"
+MOST_FRAMES, MOST_PIXELS = 100_000, 16384
 """`tabletop:INDEX` names a scene of the built-in world in the place of a path."""
 
 _SEED = 0
@@ -118,6 +119,11 @@ def chosen_views(
     """
     if not (0 < scale < math.inf and 0 < seconds < math.inf and frames >= 2):
         raise WysError("--scale and --seconds are above 0, and --frames is at least 2.")
+    if frames > MOST_FRAMES or scale * max(capture.train.size) > MOST_PIXELS:
+        raise WysError(
+            f"--frames is at most {MOST_FRAMES:,}, and pictures have at most {MOST_PIXELS} pixels "
+            "along a side; lower --frames or --scale."
+        )
     height, width = (max(1, round(scale * side)) for side in capture.train.size)
     if which in ("held-out", "train"):
         views = capture.train if which == "train" else capture.held_out

@@ -23,6 +23,7 @@ from wys.apps.scene_options import (
     ScenePath,
 )
 from wys.errors import WysError
+from wys.names import resolved
 
 if TYPE_CHECKING:
     from wys.apps.scene_edit_job import EditJob
@@ -108,7 +109,7 @@ def edit(
 def _is_copy(source: SceneFolder, other: SceneFolder) -> bool:
     """Whether a folder is a copy of a scene, with edits of its own or without."""
     rest = [{**folder.record, "layers": None} for folder in (source, other)]
-    return rest[0] == rest[1] and source.path.resolve() != other.path.resolve()
+    return rest[0] == rest[1] and resolved(source.path) != resolved(other.path)
 
 
 @contextlib.contextmanager

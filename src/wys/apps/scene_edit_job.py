@@ -78,7 +78,7 @@ def begin_layer(folder: SceneFolder, name: str, record: dict[str, Any], resume: 
             if _told(begun.record, key) != _told(record, key):
                 raise WysError(
                     f"the unfinished edit of {folder.path} began with another {key}; repeat its "
-                    f"options ({begun.record['command']}), or {drop}."
+                    f"options ({begun.record.get('command', 'as they were')}), or {drop}."
                 )
         return begun
     top = folder.top
@@ -90,9 +90,9 @@ def begin_layer(folder: SceneFolder, name: str, record: dict[str, Any], resume: 
 def _told(record: Mapping[str, Any], key: str) -> Any:
     """What a record says; of an editor without where it runs and what that takes."""
     value = record.get(key)
-    if key != "editor" or value is None:
+    if key != "editor" or not isinstance(value, dict):
         return value
-    return {name: value[name] for name in ("editor", "variant", "config", "dtype", "edit_size")}
+    return {name: value.get(name) for name in ("editor", "variant", "config", "dtype", "edit_size")}
 
 
 @dataclass

@@ -13,6 +13,7 @@ import tyro
 from wys.apps.options import Flag
 from wys.apps.scene_options import FitOptions, ReadOptions, field_device
 from wys.errors import WysError, WysWarning
+from wys.names import resolved
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +68,7 @@ def _source(data: str) -> str:
     """How a record names the data."""
     from wys.apps.scene_data import TABLETOP
 
-    return data if data.startswith(TABLETOP) else str(Path(data).resolve())
+    return data if data.startswith(TABLETOP) else str(resolved(Path(data)))
 
 
 def _check_source(folder: SceneFolder, data: str) -> None:
@@ -157,7 +158,12 @@ def _fit(folder: SceneFolder, device: torch.device) -> SceneFolder:
     fitter, before = Fitter(scene, settings, seed), 0.0
     state = folder.fit_state()
     if state is not None:
-        before = float(state.pop("seconds"))
+        try:
+            before = float(state.pop("seconds"))
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WysError(
+                f"the saved state of {folder.path} is no fit's; start the fit again."
+            ) from error
         fitter.restore(state)
     saving, seconds = Saving(share=0.03), before
     with PeakMemory(device) as memory, progress("fitting") as advance:

@@ -11,6 +11,7 @@ import tyro
 from wys.apps.options import EditorOptions, check_instruction
 from wys.apps.scene_options import Instruction, SceneMapOptions, ScenePath
 from wys.errors import WysError
+from wys.names import resolved
 
 if TYPE_CHECKING:
     from jaxtyping import Bool
@@ -69,7 +70,7 @@ def relevance(
         settings = how.settings(loaded.settings, PRESETS["wys"])
         look = look.to(beside(loaded.device))
         found = _find(loaded, look, views, instruction, settings, how.seed)
-        record = run_record(instruction, editor, loaded, how.seed) | {"scene": str(scene.resolve())}
+        record = run_record(instruction, editor, loaded, how.seed) | {"scene": str(resolved(scene))}
         shares = _write_preview(results, found, capture, points, record)
     print(f"{no_place(found.verdict, found.region) or VERDICTS[found.verdict]} {_in_words(shares)}")
     print(f"Results in {in_words(out)}")

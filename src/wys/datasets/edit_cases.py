@@ -32,6 +32,7 @@ from torch import Tensor
 
 from wys.errors import WysError
 from wys.image import read_image, read_mask, read_picture
+from wys.names import is_text
 from wys.store import read_json
 
 METADATA = "metadata.jsonl"
@@ -256,7 +257,11 @@ class _Entry:
     def get(self, key: str) -> str:
         """The words under a key; empty where there are none."""
         value = self._values.get(key)
-        return value.strip() if isinstance(value, str) else ""
+        if not isinstance(value, str):
+            return ""
+        if not is_text(value):
+            raise WysError(f'{self._place}: "{key}" holds what is no Unicode text.')
+        return value.strip()
 
     def __getitem__(self, key: str) -> str:
         return self.get(key)

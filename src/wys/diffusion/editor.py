@@ -23,6 +23,7 @@ from wys.diffusion.schedule import Schedule
 from wys.diffusion.settings import PAPER, EditorSettings
 from wys.errors import WysError, WysWarning
 from wys.image import from_model, to_model
+from wys.names import is_text
 
 
 class Editor:
@@ -178,6 +179,8 @@ class Editor:
     def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "b n d"]:
         """Token embeddings, padded to the text encoder's length; warns of what was cut."""
         tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
+        if not all(map(is_text, prompts)):
+            raise WysError("an instruction is no valid Unicode text; type it again.")
         # Textual inversions that span several tokens are spelled out here.
         prompts = [self._pipeline.maybe_convert_prompt(prompt, tokenizer) for prompt in prompts]
         length = tokenizer.model_max_length

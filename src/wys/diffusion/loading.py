@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from wys.devices import find_device
-from wys.diffusion.settings import LEAST_SIZE, PAPER, EditorSettings, read_settings
+from wys.diffusion.settings import PAPER, EditorSettings, check_size, read_settings
 from wys.errors import WysError
 from wys.store import read_header, read_json, read_tensors
 
@@ -81,10 +81,8 @@ def load(name: str, options: EditorOptions) -> Loaded:
             kind, or the device or an option does not fit.
     """
     device = find_device(options.device)
-    if options.edit_size is not None and options.edit_size < LEAST_SIZE:
-        raise WysError(
-            f"images are edited at {LEAST_SIZE} pixels or more, not at {options.edit_size}."
-        )
+    if options.edit_size is not None:
+        check_size(options.edit_size)
     if options.dtype not in ("auto", *DTYPES):
         raise WysError(f"the dtype {options.dtype} is unknown; use auto, fp32, fp16 or bf16.")
     automatic = "fp16" if device.type == "cuda" else "fp32"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Solver = Literal["ddim", "dpm++"]
 
+MOST_STEPS = 1000
+"""As many as there are timesteps."""
 UNGUIDED = Guidance(text=1.0, image=1.0)
 """What the network predicts with image and instruction, as it is: the branch `full` alone."""
 
@@ -55,8 +57,8 @@ class EditSettings:
             raise WysError(
                 f"the solver of an edit is one of {', '.join(get_args(Solver))}, not {self.solver}."
             )
-        if self.steps < 1:
-            raise WysError(f"an edit needs at least 1 step, not {self.steps}.")
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise WysError(f"an edit has 1 to {MOST_STEPS} steps, not {self.steps}.")
         if not 0 < self.start <= 1:
             raise WysError(
                 f"the start of an edit is a fraction above 0, up to 1, not {self.start}."

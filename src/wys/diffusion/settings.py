@@ -12,8 +12,14 @@ from wys.errors import WysError
 from wys.relevance import RelevanceSettings
 from wys.store import parse_as, read_json
 
-LEAST_SIZE = 16
+LEAST_SIZE, MOST_SIZE = 16, 16384
 """Pixels below which nobody edits an image."""
+
+
+def check_size(size: int) -> None:
+    """Raises WysError where images cannot be edited at so many pixels along their longer side."""
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise WysError(f"images are edited at {LEAST_SIZE} to {MOST_SIZE} pixels, not at {size}.")
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,8 @@ class EditorSettings:
     this share as relevant; 1: one thing alone, 0: all."""
 
     def __post_init__(self) -> None:
-        if self.size is not None and self.size < LEAST_SIZE:
-            raise WysError(f"images are edited at {LEAST_SIZE} pixels or more, not at {self.size}.")
+        if self.size is not None:
+            check_size(self.size)
         if not 0 <= self.rival <= 1:
             raise WysError(
                 f"the rival of a scene's region is a share from 0 to 1, not {self.rival}."

@@ -83,11 +83,10 @@ class Journal:
         if whole < len(data):
             # A kill in the middle of a line: what was measured there is measured again.
             os.truncate(self.lines, whole)
-        for number, line in enumerate(data[:whole].decode("utf-8").split("\n")[:-1], start=1):
+        for number, line in enumerate(data[:whole].split(b"\n")[:-1], start=1):
             try:
-                record = json.loads(line)
-                self._remember(record)
-            except (ValueError, KeyError, TypeError) as error:
+                self._remember(json.loads(line.decode("utf-8")))
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise WysError(f"{self.lines}, line {number} is damaged; delete it.") from error
 
     def _remember(self, record: Record) -> None:

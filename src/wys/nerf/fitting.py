@@ -28,6 +28,8 @@ from wys.views import ViewSet
 
 _FEW = 16
 """So many photographs leave much of space open."""
+MOST_RAYS = 1_000_000
+"""Of a step: more do not fit into any memory."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ class FitSettings:
     leave open stays plain, instead of filling with specks that each explain one."""
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.rays < 1 or self.warmup < 0:
-            raise WysError("a fit needs at least 1 iteration and 1 ray.")
+        if self.iterations < 1 or not 1 <= self.rays <= MOST_RAYS or self.warmup < 0:
+            raise WysError(
+                f"a fit needs at least 1 iteration, and 1 to {MOST_RAYS:,} rays in a step."
+            )
         rates = all(0 < rate < math.inf for rate in (self.rate, self.proposal_rate))
         if not rates or not 0 < self.final <= 1:
             raise WysError("learning rates are above 0, and final is a share above 0, up to 1.")

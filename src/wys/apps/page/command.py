@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import ipaddress
 import logging
-import math
 import os
 import tempfile
 import threading
@@ -44,9 +43,14 @@ class PageOptions:
         """Raises WysError where a number does not fit, or the port cannot be had."""
         if not 1 <= self.port <= 65535:
             raise WysError("--port is a number from 1 to 65535.")
-        finite = all(0 < x < math.inf for x in (self.max_megabytes, self.max_megapixels))
-        if not finite or self.max_waiting < 1:
-            raise WysError("--max-megabytes and --max-megapixels are above 0, --max-waiting too.")
+        limits = (self.max_megabytes, self.max_megapixels)
+        if not all(0 < x <= 1e6 for x in limits) or self.max_waiting < 1:
+            raise WysError(
+                "--max-megabytes and --max-megapixels are above 0, up to a million, and "
+                "--max-waiting is at least 1."
+            )
+        if not self.host.strip():
+            raise WysError("--host is empty; 127.0.0.1 is this machine alone.")
         check_address(self.host, self.port)
 
     @property
