@@ -286,6 +286,9 @@ def test_a_copy_is_a_scene_of_its_own(fitted: SceneFolder, tmp_path: Path) -> No
     assert contents(folder.path) == before
     with pytest.raises(WysError, match="already there"):
         copy_scene(folder, tmp_path / "copy")
+    for inside in (folder.path / "photos" / "new", folder.path):
+        with pytest.raises(WysError, match="lies within the scene"):
+            copy_scene(folder, inside)
 
 
 def test_one_process_at_a_time_changes_a_scene(fitted: SceneFolder) -> None:

@@ -28,6 +28,7 @@ from torch import Tensor
 from wys.camera import Camera
 from wys.errors import WysError
 from wys.image import Picture, read_picture, write_picture
+from wys.names import resolved
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings
 from wys.nerf.layering import Look
@@ -410,8 +411,12 @@ def copy_scene(source: SceneFolder, target: Path) -> SceneFolder:
     """A copy of a scene with its finished layers; it appears whole or not at all.
 
     Raises:
-        WysError: the target exists and is not empty, or cannot be written.
+        WysError: the target exists and is not empty, lies within the scene, or cannot be written.
     """
+    if resolved(target).is_relative_to(resolved(source.path)):
+        raise WysError(
+            f"{target} lies within the scene that it is a copy of; choose another --out."
+        )
     with whole_folder(target) as folder:
         for name in (RECORD, _RADIANCE, FIT_SHEET):
             if name != FIT_SHEET or (source.path / name).exists():
