@@ -48,11 +48,13 @@ scenes_of_things = st.lists(
 ).map(lambda rows: [Thing(slot, *row) for slot, row in enumerate(rows)])
 
 
-@given(scenes_of_things, st.integers(0, 4), st.integers(0, 99))
+@given(scenes_of_things, st.integers(0, 4), st.integers(0, 99), st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=300, deadline=None)
-def test_descriptions_name_one_object_only(objects: list[Thing], pick: int, seed: int) -> None:
+def test_descriptions_name_one_object_only(
+    objects: list[Thing], pick: int, seed: int, by_place: float
+) -> None:
     thing = objects[pick % len(objects)]
-    description = describe(objects, thing.slot, random.Random(seed))
+    description = describe(objects, thing.slot, random.Random(seed), by_place)
     if description is None:
         # Only an object with a twin can be without a name.
         assert any(other[1:5] == thing[1:5] for other in objects if other is not thing)
@@ -75,6 +77,20 @@ def test_descriptions_name_one_object_only(objects: list[Thing], pick: int, seed
     assert min(fits, key=key) is thing
     first, second = sorted(map(key, fits))[:2]
     assert second - first > 0.1  # visible to the eye, not a matter of rounding
+
+
+@given(scenes_of_things, st.integers(0, 99))
+@settings(max_examples=100, deadline=None)
+def test_a_place_is_named_wherever_one_fits(objects: list[Thing], seed: int) -> None:
+    for thing in objects:
+        description = describe(objects, thing.slot, random.Random(seed), by_place=1.0)
+        standing_out = [
+            place
+            for place in POSITIONS
+            if len(objects) > 1 and matching(objects, Description(position=place)) == [thing.slot]
+        ]
+        if standing_out:
+            assert description is not None and description.position is not None
 
 
 def test_things_are_placed_as_the_camera_sees_them() -> None:

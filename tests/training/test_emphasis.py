@@ -135,6 +135,19 @@ def test_objects_are_alike_only_in_training():
         assert torch.equal(*shapes) == same
 
 
+def test_objects_are_named_by_their_place_only_in_training():
+    usual = Tabletop(DataSettings(size=32, kinds=("remove",)))
+    placed = Tabletop(replace(usual.settings, by_place=1.0))
+    assert usual.identity != placed.identity
+    shares = {}
+    for split in ("train", "validation"):
+        for name, source in (("usual", usual), ("placed", placed)):
+            named = source.pairs(split, 0, 48, 32).descriptions
+            shares[split, name] = sum(each.position is not None for each in named) / len(named)
+    assert shares["train", "placed"] > 0.5 > shares["train", "usual"]
+    assert shares["validation", "placed"] == shares["validation", "usual"]
+
+
 def test_what_an_earlier_version_made_is_refused(tmp_path):
     latents(tmp_path, [0, 1, 2, 3])
     path = tmp_path / "16" / "train-00000000.safetensors"

@@ -162,7 +162,9 @@ def choose_edit(
             edit = _choose_local(kind, thing, scene_range, split, draw)
             if isinstance(edit, Resize) and edit.size == "large" and not stage.may_grow[slot]:
                 continue
-        description = None if edit is None else describe(stage.objects, slot, draw)
-        if edit is not None and description is not None:
+        if edit is None:
+            continue
+        description = describe(stage.objects, slot, draw, scene_range.by_place)
+        if description is not None:
             return edit, description
     return None

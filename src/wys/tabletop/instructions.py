@@ -53,6 +53,10 @@ from wys.tabletop.world import COLOURS, MATERIALS, SHAPES, SIZES, Split, TableSc
 POSITIONS = ("leftmost", "rightmost", "closest", "farthest")
 """Extremes as the camera sees them: across the image, and in depth."""
 
+_IN_DEPTH = POSITIONS[2:]
+_DEPTH_FIRST = 4.0
+"""How much rather an object is named by its depth where places are wanted: fewer stand out by it,
+and an image shows it less plainly."""
 _CLEARLY = 0.12
 """By how much of the frame's half width, or of the depth in tens, an extreme must stand out."""
 
@@ -135,11 +139,13 @@ def refers_to(scene: TableScene, camera: Camera, description: Description) -> li
 _WORDS = ("size", "colour", "material", "shape")
 
 
-def describe(objects: Sequence[Thing], slot: int, draw: random.Random) -> Description | None:
+def describe(
+    objects: Sequence[Thing], slot: int, draw: random.Random, by_place: float = 0.0
+) -> Description | None:
     """A description that fits the object in `slot` only; None where its twins hide it.
 
     One word is preferred, most often the shape or the colour; sometimes more words than are needed
-    are used, and sometimes a position.
+    are used, and sometimes a position; with probability `by_place` always one, if any fits.
     """
     thing = next(thing for thing in objects if thing.slot == slot)
     unique: list[tuple[float, Description]] = []
@@ -159,6 +165,13 @@ def describe(objects: Sequence[Thing], slot: int, draw: random.Random) -> Descri
                     unique.append((weight, description))
     if not unique:
         return None
+    if by_place > 0 and draw.random() < by_place:
+        places = [
+            (weight * (_DEPTH_FIRST if named.position in _IN_DEPTH else 1.0), named)
+            for weight, named in unique
+            if named.position is not None
+        ]
+        unique = places or unique
     weights = [weight for weight, _ in unique]
     return draw.choices([description for _, description in unique], weights)[0]
 

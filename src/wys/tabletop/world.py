@@ -252,6 +252,9 @@ class SceneRange:
     alike: float = 0.0
     """Share of the scenes whose objects take after the first one in shape or colour, so that it
     mostly takes two words together to tell them apart."""
+    by_place: float = 0.0
+    """Share of the objects that are named by their place wherever one singles them out, instead
+    of now and then."""
 
 
 FULL = SceneRange()

@@ -54,6 +54,9 @@ class DataSettings:
     """"plain": the narrow range of scenes that trains quickly; "full": the whole world."""
     alike: float = 0.0
     """Share of the training scenes whose objects take after each other in shape or colour."""
+    by_place: float = 0.0
+    """Share of the training objects that are named by their place wherever one singles them out,
+    instead of now and then."""
     seed: int = 0
     """Seed of the scenes."""
     shard: int = 1024
@@ -120,7 +123,10 @@ class Tabletop:
     def identity(self) -> dict[str, Any]:
         """Without counts and kinds: a larger count, of other kinds, adds to what there is."""
         names = ("size", "large_size", "edits_per_scene", "look", "alike", "seed")
-        return {"world": {name: getattr(self.settings, name) for name in names}}
+        world = {name: getattr(self.settings, name) for name in names}
+        if self.settings.by_place:  # Folders from before there was this know nothing of it.
+            world["by_place"] = self.settings.by_place
+        return {"world": world}
 
     @property
     def edits_per_scene(self) -> int:
@@ -138,7 +144,8 @@ class Tabletop:
         # an object in pixels holds in the large ones.
         scene_range = FULL if self.settings.look == "full" else PLAIN if large else CLOSE_UP
         if split == "train":
-            scene_range = replace(scene_range, alike=self.settings.alike)
+            habits = self.settings
+            scene_range = replace(scene_range, alike=habits.alike, by_place=habits.by_place)
         # Another seed for the large set, or it would hold the scenes of the small one again.
         return make_pairs(
             self.settings.seed + size,
