@@ -136,7 +136,7 @@ def test_refusals_of_options(editor_directory: Path) -> None:
     assert "dtype int8" in refused(editor_directory, dtype="int8")
     assert "has no option speed" in refused(editor_directory, speed=3)
     assert "max_batch" in refused(editor_directory, max_batch=0)
-    assert "16 pixels or more" in refused(editor_directory, edit_size=8)
+    assert "16 to 16384 pixels, not at 8" in refused(editor_directory, edit_size=8)
     if not torch.cuda.is_available():
         assert "no device cuda" in refused(editor_directory, device="cuda")
 

@@ -243,7 +243,8 @@ def test_guidance_in_part_of_the_schedule(
 @pytest.mark.usefixtures("unchecked")
 def test_bad_settings() -> None:
     for bad, words in (
-        ({"steps": 0}, "at least 1 step"),
+        ({"steps": 0}, "1 to 1000 steps"),
+        ({"steps": 1001}, "1 to 1000 steps"),
         ({"start": 0.0}, "the start of an edit"),
         ({"start": 1.5}, "the start of an edit"),
         ({"guided": (0.5, 0.2)}, "guided between two levels"),

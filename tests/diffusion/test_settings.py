@@ -52,7 +52,7 @@ def test_what_is_left_out_is_the_papers(tmp_path: Path) -> None:
         ({"version": 1, "sizes": 3}, "has no setting 'sizes'"),
         ({"version": 1, "edit": {"step": 3}}, "edit has no setting 'step'"),
         ({"version": 1, "edit": {"steps": "3"}}, "edit, steps does not take the value '3'"),
-        ({"version": 1, "edit": {"steps": 0}}, "at least 1 step"),
+        ({"version": 1, "edit": {"steps": 0}}, "1 to 1000 steps"),
         ({"version": 1, "edit": 5}, "must be an object"),
         ({"version": 1, "size": True}, "does not take"),
         ({"version": 1, "relevance": {"source": "magic"}}, "does not take the value 'magic'"),
@@ -64,7 +64,7 @@ def test_what_is_left_out_is_the_papers(tmp_path: Path) -> None:
         ({"version": 1, "rival": NAN}, "value nan"),
         ({"version": 1, "rival": -5}, "from 0 to 1, not -5"),
         ({"version": 1, "score": {"expected": NAN}}, "value nan"),
-        ({"version": 1, "size": 1}, "16 pixels or more, not at 1"),
+        ({"version": 1, "size": 1}, "16 to 16384 pixels, not at 1"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(tmp_path: Path, content: object, said: str) -> None:
