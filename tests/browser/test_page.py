@@ -43,16 +43,12 @@ PATIENCE = 240_000
 Visitor = Callable[..., Any]
 
 
-def free_port(host: str) -> int:
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """The page with the built-in editor."""
-    port = free_port("127.0.0.1")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     limits = PageOptions(port=port, max_megabytes=2, max_megapixels=1)
     with serving(limits, EditorOptions(device="cpu")) as address:
         yield address
@@ -282,19 +278,6 @@ def test_only_this_machines_names_reach_the_page(address: str, host: str, status
         answer.read()
         assert answer.status == status
     connection.close()
-
-
-def test_the_page_is_served_at_an_address_with_colons() -> None:
-    try:
-        port = free_port("::1")
-    except OSError:
-        pytest.skip("this machine has no IPv6")
-    with serving(PageOptions(host="::1", port=port), EditorOptions(device="cpu")) as address:
-        assert address == f"http://[::1]:{port}/"
-        connection = HTTPConnection("::1", port)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == 200
-        connection.close()
 
 
 def test_a_file_dropped_beside_the_stage_is_taken(visitor: Visitor, photo: Path) -> None:

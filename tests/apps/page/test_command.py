@@ -2,11 +2,13 @@
 
 import importlib.util
 import socket
+from http.client import HTTPConnection
 
 import pytest
 
 from wys.apps import cli
-from wys.apps.page.command import PageOptions
+from wys.apps.options import EditorOptions
+from wys.apps.page.command import PageOptions, serving
 
 # Importing it takes seconds, and nothing here needs more than that it is there.
 needs_gradio = pytest.mark.skipif(
@@ -50,3 +52,20 @@ def test_a_port_that_is_taken_is_one_sentence(capsys: pytest.CaptureFixture[str]
 def test_numbers_that_do_not_fit_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["page", "--port", "0"]) == 2
     assert cli.main(["page", "--max-megabytes", "0"]) == 2
+
+
+@needs_gradio
+def test_the_page_is_served_at_an_address_with_colons() -> None:
+    """Not beside a page that is being served: Gradio has one folder of uploads in a process."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            port = probe.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(PageOptions(host="::1", port=port), EditorOptions(device="cpu")) as address:
+        assert address == f"http://[::1]:{port}/"
+        connection = HTTPConnection("::1", port)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        connection.close()
