@@ -113,11 +113,9 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS, upright: bool = T
         raise WysError(f"{path} does not exist.") from error
     except UnidentifiedImageError as error:
         raise WysError(f"{path} is not an image file that can be read.") from error
-    except WysError:
+    except (WysError, MemoryError):
         raise
     except Exception as error:  # Each of Pillow's decoders has its own ways to fail.
-        if isinstance(error, MemoryError):
-            raise
         raise WysError(f"cannot read the image {path}: {error}.") from error
     values = torch.from_numpy(np.array(rgba)).permute(2, 0, 1).contiguous()
     alpha = values[3:] if values.shape[0] == 4 else None

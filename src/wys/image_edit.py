@@ -244,7 +244,8 @@ def edit_image(
         negative: what to steer away from.
         zoom: where the mask is small, edit a crop around it at the editor's full size.
         force: edit also where the verdict is "nothing to edit".
-        correct: what to do to the map's mask before it is used, such as to grow it.
+        correct: what to do to the map's mask before it is used, such as to grow it. What it
+            includes is edited also where the verdict is "nothing to edit".
         seed: with `items`, decides all noise.
         items: identities of the images, for their noise; None numbers them 0..b-1.
 

@@ -28,8 +28,9 @@ from wys.thresholds import Threshold
 from wys.views import Capture, ViewSet, moved
 
 TABLETOP = "tabletop:"
-MOST_FRAMES, MOST_PIXELS = 100_000, 16384
 """`tabletop:INDEX` names a scene of the built-in world in the place of a path."""
+MOST_FRAMES, MOST_PIXELS = 100_000, 16384
+"""Of a film, and along a side of its pictures."""
 
 _SEED = 0
 _SPLIT: Literal["validation"] = "validation"  # The test split is for figures to publish.

@@ -13,7 +13,7 @@ from wys.relevance import RelevanceSettings
 from wys.store import parse_as, read_json
 
 LEAST_SIZE, MOST_SIZE = 16, 16384
-"""Pixels below which nobody edits an image."""
+"""Pixels below and above which nobody edits an image."""
 
 
 def check_size(size: int) -> None:

@@ -102,8 +102,7 @@ class Journal:
     def comparable(self, methods: Sequence[str], seeds: Sequence[int]) -> list[Record]:
         """The records of methods on some seeds, in this order, and those of every other method
         that was measured on all of the same cases before."""
-        of = {seed: [r for r in self.records if r["seed"] == seed] for seed in seeds}
-        own = [record for seed in seeds for record in of[seed]]
+        own = [record for record in self.records if record["seed"] in seeds]
         cases: dict[str, set[tuple[int, str]]] = {}
         for record in own:
             cases.setdefault(record["method"], set()).add((record["seed"], record["case"]))
