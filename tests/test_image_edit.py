@@ -14,7 +14,7 @@ from wys.errors import WysError
 from wys.image import from_uint8, to_uint8
 from wys.image_edit import EditStep, edit_image, edit_steps, relevance_map
 from wys.masks import Box, Mask, composite, zoom_box
-from wys.relevance import RelevanceSettings, VerdictSettings
+from wys.relevance import RelevanceSettings, Source, Space, VerdictSettings
 from wys.seeds import normal
 
 TEXT = "make the ball red"
@@ -106,6 +106,20 @@ def test_the_head_is_a_rival_source(
     assert found.raw.max() <= 1
     with pytest.raises(WysError, match="no relevance head"):
         relevance_map(Editor.from_pipeline(pipeline), images, TEXT, settings)
+
+
+def test_of_both_sources_only_the_difference_has_a_space(
+    tiny_pipeline: Callable[..., Any], images: torch.Tensor
+) -> None:
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    editor = Editor(tiny_pipeline(), torch.device("cpu"), head=head)
+
+    def raw(source: Source, space: Space) -> torch.Tensor:
+        return relevance_map(editor, images, TEXT, RelevanceSettings(source, space=space)).raw
+
+    assert torch.equal(raw("head", "x0"), raw("head", "eps"))
+    expected = (raw("difference", "x0") * raw("head", "x0")).sqrt()
+    assert torch.allclose(raw("both", "x0"), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [(48, 32), (37, 61), (130, 97)])

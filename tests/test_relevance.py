@@ -352,6 +352,7 @@ def test_verdict_knows_noise_by_the_spread_of_its_draws() -> None:
 def test_smoothing() -> None:
     raw = torch.rand(2, 1, 9, 7)
     assert smooth(raw, 0) is raw
+    assert torch.equal(smooth(raw, 1e-300), raw)
     assert torch.allclose(smooth(torch.ones(1, 1, 9, 7), 1.3), torch.ones(1, 1, 9, 7))
     dot = torch.zeros(1, 1, 15, 15)
     dot[..., 7, 7] = 1

@@ -193,10 +193,12 @@ def _raw(
 ) -> Float[Tensor, "b 1 h w"]:
     """D of one prediction at level t."""
     raw = prediction.relevance(settings.source)
-    if settings.source == "difference" and settings.space == "x0":
-        level = editor.schedule.level(t, raw)
-        raw = raw * (1 - level).sqrt() / level.sqrt()
-    return raw
+    if settings.space == "eps" or settings.source == "head":
+        return raw
+    level = editor.schedule.level(t, raw)
+    clean = (1 - level).sqrt() / level.sqrt()
+    # "both" is a geometric mean, in which the difference counts by its root.
+    return raw * (clean if settings.source == "difference" else clean.sqrt())
 
 
 def _as_map(

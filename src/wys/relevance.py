@@ -78,7 +78,8 @@ class RelevanceSettings:
     draws: int = 1
     """Noise samples at each timestep; averaged."""
     space: Space = "eps"
-    """Differences of the predicted noise, or of the predicted clean latent."""
+    """Differences of the predicted noise, or of the predicted clean latent; a relevance head's
+    answer is of neither."""
     normalisation: Normalisation = "paper"
     """paper: clamp outliers, then minimum to maximum; percentile: 5th percentile to maximum;
     robust: 0 to `scale` deviations above the median, which are the median absolute deviation made
@@ -299,9 +300,10 @@ def smooth(raw: Float[Tensor, "b 1 h w"], sigma: float) -> Float[Tensor, "b 1 h 
     if sigma == 0:
         return raw
     radius = math.ceil(3 * sigma)
-    x = torch.arange(-radius, radius + 1, dtype=raw.dtype, device=raw.device)
+    # In double precision, where no sigma above 0 is 0.
+    x = torch.arange(-radius, radius + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
+    kernel = (kernel / kernel.sum()).to(raw)
     padded = F.pad(raw, (radius,) * 4, mode="replicate")
     rows = F.conv2d(padded, kernel.reshape(1, 1, 1, -1))
     return F.conv2d(rows, kernel.reshape(1, 1, -1, 1))

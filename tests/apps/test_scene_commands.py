@@ -98,6 +98,16 @@ def test_the_story_of_a_scene(
     refused(wys("undo", scene), capsys, "no edit to undo")
 
 
+def test_a_scene_keeps_its_folder_for_itself(
+    contents: Contents, refused: Refused, wys: Wys, scene: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(scene)
+    for command in (("render", scene), ("export", scene), ("relevance", scene, "make it red")):
+        refused(wys(*command, "--out", scene / ".." / scene.name), capsys, "scene's own folder")
+    refused(wys("render", scene, "--what"), capsys, "--what names nothing")
+    assert contents(scene) == before
+
+
 def test_exported_views_are_read_back(wys: Wys, scene: Path, tmp_path: Path) -> None:
     assert wys("edit", scene, "make the ball red", *wys.edit) == 0
     assert wys("export", scene, "--out", tmp_path / "out") == 0

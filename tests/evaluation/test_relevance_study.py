@@ -13,7 +13,7 @@ from wys.apps import cli
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, read_settings
-from wys.evaluation.looks import look_at, mean_raw, plain_edit
+from wys.evaluation.predictions import mean_raw, plain_edit, raw_maps
 from wys.evaluation.verdict_study import best_split, fit_verdict, verdict_errors
 from wys.image_edit import edit_image, relevance_map
 from wys.masks import Mask
@@ -40,15 +40,17 @@ def pairs() -> Pairs:
 
 
 @pytest.mark.parametrize("source", ["difference", "head", "both"])
-def test_looks_give_the_maps_of_the_editor(headed: Editor, pairs: Pairs, source: Source) -> None:
+def test_predictions_give_the_maps_of_the_editor(
+    headed: Editor, pairs: Pairs, source: Source
+) -> None:
     how = RelevanceSettings(source=source, timesteps=(0.5, 0.8), draws=2)
     made = relevance_map(headed, pairs.before, pairs.instructions, how, seed=3, items=ITEMS)
-    looks = [look_at(headed, pairs, ITEMS, 3, t, k) for t in (0.5, 0.8) for k in (0, 1)]
-    assert torch.allclose(mean_raw(looks, source), made.raw, atol=1e-4)
+    maps = [raw_maps(headed, pairs, ITEMS, 3, t, k) for t in (0.5, 0.8) for k in (0, 1)]
+    assert torch.allclose(mean_raw(maps, source), made.raw, atol=1e-4)
     on_the_way = RelevanceSettings(source=source, first_steps=2)
     made = relevance_map(headed, pairs.before, pairs.instructions, on_the_way, items=ITEMS)
     edit = plain_edit(headed, pairs, ITEMS, 0, EDIT, first=2)
-    assert torch.allclose(mean_raw(edit.looks, source), made.raw, atol=1e-4)
+    assert torch.allclose(mean_raw(edit.raw_maps, source), made.raw, atol=1e-4)
     everywhere = Mask.from_image(torch.ones(3, 1, 32, 32, dtype=torch.bool), (32, 32))
     whole = edit_image(headed, pairs.before, pairs.instructions, mask=everywhere, items=ITEMS)
     assert (edit.image - whole.image).abs().max() < 1e-4

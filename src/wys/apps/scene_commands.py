@@ -55,12 +55,15 @@ def render(
     """
     from wys.apps.progress import progress
     from wys.apps.results import in_words, result_folder
-    from wys.apps.scene_data import chosen_views
+    from wys.apps.scene_data import check_elsewhere, chosen_views
     from wys.apps.scene_results import check_rate, depth_range, film, spread_indices
     from wys.image import write_image
     from wys.scene_folder import SceneFolder
 
+    if not what:
+        raise WysError("--what names nothing to render; leave it out for the colours.")
     folder = SceneFolder.open(scene)
+    check_elsewhere(out, scene)
     shown_layer = folder.top if layer is None else folder.find_layer(layer)
     look = folder.look(shown_layer).to(field_device(device))
     if "relevance" in what and not look.has_relevance:
@@ -228,12 +231,13 @@ def export(
 
     from wys.apps.progress import progress
     from wys.apps.results import in_words, result_folder
-    from wys.apps.scene_data import chosen_views
+    from wys.apps.scene_data import check_elsewhere, chosen_views
     from wys.datasets.export import write_views
     from wys.image import from_uint8, resize, to_uint8
     from wys.scene_folder import SceneFolder
 
     folder = SceneFolder.open(scene)
+    check_elsewhere(out, scene)
     shown_layer = folder.top if layer is None else folder.find_layer(layer)
     capture = folder.capture()
     shown = chosen_views(capture, views, scale, frames)

@@ -18,6 +18,7 @@ from wys.camera import Camera
 from wys.datasets.camera_path import orbit, read_camera_path
 from wys.datasets.reading import LEAST_VIEWS, read_capture
 from wys.errors import WysError
+from wys.names import resolved
 from wys.nerf.region import Region
 from wys.nerf.rendering import Rendering
 from wys.relevance import field_mask
@@ -35,6 +36,12 @@ MOST_FRAMES, MOST_PIXELS = 100_000, 16384
 _SEED = 0
 _SPLIT: Literal["validation"] = "validation"  # The test split is for figures to publish.
 _VIEWS, _EVERY, _SIZE = 25, 5, 128
+
+
+def check_elsewhere(out: Path, scene: Path) -> None:
+    """Raises WysError where results would lie among the files of the scene itself."""
+    if resolved(out) == resolved(scene):
+        raise WysError(f"{out} is the scene's own folder; choose another --out.")
 
 
 def read_data(data: str, options: ReadOptions) -> tuple[Capture, dict[str, str] | None]:

@@ -53,6 +53,7 @@ def relevance(
         raise WysError(f"--points is at least 1, not {points}.")
     from wys.apps.progress import err
     from wys.apps.results import in_words, result_folder, run_record
+    from wys.apps.scene_data import check_elsewhere
     from wys.apps.scene_results import VERDICTS
     from wys.devices import beside
     from wys.scene_edit import no_place
@@ -61,6 +62,7 @@ def relevance(
 
     how.check(PRESETS["wys"])
     folder = SceneFolder.open(scene)
+    check_elsewhere(out, scene)
     look = folder.look(folder.top)
     views = folder.views_to_edit(folder.top)
     capture = folder.capture()

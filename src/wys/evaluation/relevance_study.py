@@ -35,7 +35,7 @@ from wys.evaluation.cases import Cases
 from wys.evaluation.edit_study import auto_rows, fitted_score
 from wys.evaluation.edit_variants import economy_rows, guidance_rows
 from wys.evaluation.journal import Journal
-from wys.evaluation.looks import enlarged, judged_maps, plain_edit
+from wys.evaluation.predictions import enlarged, judged_maps, plain_edit
 from wys.evaluation.scores import named_objects
 from wys.evaluation.tune import (
     FIRST_STEPS,
@@ -91,13 +91,14 @@ class Side:
             plain_edit(editor, pairs, items, cases.seed, edit, max(FIRST_STEPS))
             for items, pairs in batches
         ]
-        total = sum(look.seconds for edit in edits for look in edit.looks)
+        total = sum(made.seconds for edit in edits for made in edit.raw_maps)
+        branches = {"full", "image", *edit.guidance.branches}
         return Side(
             batches,
             ways_of(editor, batches, cases.seed, edits),
             torch.cat([pairs.mask for _, pairs in batches]),
             shown_to(editor, batches),
-            total / (2 * max(FIRST_STEPS) * cases.cases),
+            total / (len(branches) * max(FIRST_STEPS) * cases.cases),
         )
 
     def values(self, way: Way, how: RelevanceSettings) -> Tensor:

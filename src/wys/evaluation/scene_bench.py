@@ -38,8 +38,8 @@ from wys.evaluation.clip_metrics import direction_consistency
 from wys.evaluation.curves import leakage, relevance_counts
 from wys.evaluation.journal import Journal
 from wys.evaluation.judges import NO_JUDGES, Judges
-from wys.evaluation.looks import enlarged
 from wys.evaluation.peak_memory import PeakMemory
+from wys.evaluation.predictions import enlarged
 from wys.evaluation.scene_scores import SceneScore, case_name, rows_of, scene_score, warp_error
 from wys.nerf.field import FieldSettings
 from wys.nerf.fitting import FitSettings, Fitter, RelevanceFitSettings, fit

@@ -3,11 +3,11 @@
 `tune` finds all of them on the tabletop world; `tune_map` finds the map alone, also on images of
 one's own, of which no exact edit is known.
 
-Every prediction is made once, and an edit once for all masks (`looks.py`). First the map: every way
-to make it is scored by the IoU of its mask with the exact one, and how far its edges may move to
-those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the threshold
-once more, and how softly the edit fades in about it: as local as an edit can be that still does
-nearly all it would do without a mask. Last the limits of the verdict.
+Every prediction is made once, and an edit once for all masks (`predictions.py`). First the map:
+every way to make it is scored by the IoU of its mask with the exact one, and how far its edges may
+move to those of the image. Then guidance and steps, by the PSNR inside the exact mask. Then the
+threshold once more, and how softly the edit fades in about it: as local as an edit can be that
+still does nearly all it would do without a mask. Last the limits of the verdict.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases, Truth
-from wys.evaluation.looks import (
-    Look,
+from wys.evaluation.predictions import (
     PlainEdit,
+    RawMaps,
     enlarged,
     judged_maps,
-    look_at,
     mean_raw,
     plain_edit,
+    raw_maps,
     raw_of,
     sources,
     under,
@@ -126,9 +126,9 @@ def ways_of(
     edits, if there are any."""
     own, found = editor.settings.relevance, []
     needed = {(level, draw) for levels in LEVELS for level in levels for draw in range(max(DRAWS))}
-    looks: dict[tuple[float, int], list[Look]] = {
+    predicted: dict[tuple[float, int], list[RawMaps]] = {
         (level, draw): [
-            look_at(editor, pairs, items, seed, level, draw) for items, pairs in batches
+            raw_maps(editor, pairs, items, seed, level, draw) for items, pairs in batches
         ]
         for level, draw in sorted(needed)
     }
@@ -137,7 +137,7 @@ def ways_of(
         for levels, draws in itertools.product(LEVELS, DRAWS):
             keys = [(level, draw) for level in levels for draw in range(draws)]
             raws = tuple(
-                mean_raw([looks[key][i] for key in keys], source) for i in range(len(batches))
+                mean_raw([predicted[key][i] for key in keys], source) for i in range(len(batches))
             )
             settings = replace(
                 own,
@@ -150,7 +150,7 @@ def ways_of(
             )
             found.append(Way(settings, raws, branches[source] * len(keys)))
         for steps in FIRST_STEPS if edits else ():
-            raws = tuple(mean_raw(edit.looks[:steps], source) for edit in edits)
+            raws = tuple(mean_raw(edit.raw_maps[:steps], source) for edit in edits)
             settings = replace(
                 own, source=source, first_steps=steps, draws=1, space="eps", edges=0.0
             )

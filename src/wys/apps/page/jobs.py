@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from wys.apps.options import EditorOptions, GuideOptions, MapOptions
 from wys.apps.page.marks import Marks
-from wys.apps.page.visit import ARCHIVE, Given, Look, Outcome, Visit
+from wys.apps.page.visit import ARCHIVE, Given, MadeMap, Outcome, Visit
 from wys.apps.page.words import Figures, edit_command
 from wys.errors import WysError
 
@@ -116,7 +116,7 @@ def look(visit: Visit, editors: Editors, wish: Wish) -> Visit:
     made = relevance_map(
         editor, given.picture.over_white(), wish.instruction, settings, seed=wish.seed
     )
-    return replace(visit, look=Look(made, editors.named(wish.editor).editor, wish.seed))
+    return replace(visit, look=MadeMap(made, editors.named(wish.editor).editor, wish.seed))
 
 
 def is_seen(visit: Visit, editors: Editors, wish: Wish) -> bool:
@@ -197,7 +197,7 @@ def _outcome(
     visit: Visit,
     editors: Editors,
     wish: Wish,
-    seen: Look,
+    seen: MadeMap,
     result: ImageEdit,
     clock: Clock,
     peak_mb: float,

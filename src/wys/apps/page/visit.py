@@ -35,7 +35,7 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Look:
+class MadeMap:
     """A relevance map, and what it was made with."""
 
     relevance: RelevanceMap
@@ -77,7 +77,7 @@ class Visit:
     folder: Path | None = None
     """Where the visitor's files lie; None before the first."""
     given: Given | None = None
-    look: Look | None = None
+    look: MadeMap | None = None
     outcomes: tuple[Outcome, ...] = ()
     """Oldest first."""
     shown: int | None = None

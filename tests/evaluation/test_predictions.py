@@ -10,7 +10,7 @@ import torch
 from wys.diffusion.editor import Editor
 from wys.diffusion.settings import PAPER
 from wys.evaluation.cases import Cases
-from wys.evaluation.looks import look_at, mean_raw, plain_edit, raw_of
+from wys.evaluation.predictions import mean_raw, plain_edit, raw_maps, raw_of
 from wys.image_edit import edit_image, relevance_map
 
 pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
@@ -55,8 +55,8 @@ def test_raw_maps_are_those_that_users_get(
 
 def test_maps_that_are_averaged_later_are_maps_of_several_draws(editor: Editor) -> None:
     ((items, pairs),) = CASES.batches(editor)
-    looks = [
-        look_at(editor, pairs, items, CASES.seed, level, draw)
+    maps = [
+        raw_maps(editor, pairs, items, CASES.seed, level, draw)
         for level in (0.8, 0.5)
         for draw in range(2)
     ]
@@ -64,13 +64,13 @@ def test_maps_that_are_averaged_later_are_maps_of_several_draws(editor: Editor) 
     made = relevance_map(
         editor, pairs.before, pairs.instructions, how, seed=CASES.seed, items=items
     )
-    torch.testing.assert_close(mean_raw(looks, "difference"), made.raw, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mean_raw(maps, "difference"), made.raw, atol=1e-4, rtol=1e-4)
 
 
-def test_looks_on_the_way_of_an_edit_are_the_map_of_its_first_steps(editor: Editor) -> None:
+def test_predictions_on_the_way_of_an_edit_are_the_map_of_its_first_steps(editor: Editor) -> None:
     ((items, pairs),) = CASES.batches(editor)
     how = replace(PAPER.relevance, first_steps=2)
     settings = replace(editor.settings, relevance=how)
-    looks = plain_edit(editor, pairs, items, CASES.seed, settings.edit, 2).looks
+    maps = plain_edit(editor, pairs, items, CASES.seed, settings.edit, 2).raw_maps
     raw, _ = raw_of(editor, (items, pairs), CASES.seed, settings)
-    torch.testing.assert_close(mean_raw(looks, "difference"), raw, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(mean_raw(maps, "difference"), raw, atol=1e-4, rtol=1e-4)

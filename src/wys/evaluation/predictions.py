@@ -28,7 +28,7 @@ from wys.seeds import normal
 
 
 @dataclass(frozen=True)
-class Look:
+class RawMaps:
     """One prediction for b cases: D by each source."""
 
     raw: dict[Source, Float[Tensor, "b 1 h w"]]
@@ -41,8 +41,8 @@ class PlainEdit:
     """Edits of b cases without a mask."""
 
     image: Float[Tensor, "b 3 h w"]
-    looks: tuple[Look, ...]
-    """The predictions of the first steps, as many as were asked for."""
+    raw_maps: tuple[RawMaps, ...]
+    """Of the first steps, as many as were asked for."""
 
 
 def sources(editor: Editor) -> tuple[Source, ...]:
@@ -50,9 +50,9 @@ def sources(editor: Editor) -> tuple[Source, ...]:
     return ("difference",) if editor.head is None else ("difference", "head", "both")
 
 
-def look_at(
+def raw_maps(
     editor: Editor, pairs: Truth, items: Sequence[str], seed: int, level: float, draw: int
-) -> Look:
+) -> RawMaps:
     """The prediction that `relevance_map` makes at a noise level for one of its draws."""
     told = editor.condition(resize(pairs.before, editor.fit(_size(pairs))), pairs.instructions)
     t = editor.schedule.timestep(level)
@@ -83,7 +83,7 @@ def plain_edit(
     everywhere = torch.ones_like(told.z0[:, :1], dtype=torch.bool)
     sight: tuple[Sight, ...] = ("full", "image")
     sight = (*sight, "change") if editor.head is not None else sight
-    looks: list[Look] = []
+    maps: list[RawMaps] = []
     started = time.perf_counter()
     for step in denoise(
         editor,
@@ -95,14 +95,14 @@ def plain_edit(
         look=sight if first else (),
     ):
         if step.index <= first:
-            looks.append(_read(editor, step.prediction, started))
+            maps.append(_read(editor, step.prediction, started))
             started = time.perf_counter()
-    return PlainEdit(resize(editor.decode(step.latents).cpu(), _size(pairs)), tuple(looks))
+    return PlainEdit(resize(editor.decode(step.latents).cpu(), _size(pairs)), tuple(maps))
 
 
-def mean_raw(looks: Sequence[Look], source: Source) -> Float[Tensor, "b 1 h w"]:
+def mean_raw(maps: Sequence[RawMaps], source: Source) -> Float[Tensor, "b 1 h w"]:
     """D as a map averages it over predictions."""
-    return torch.stack([look.raw[source] for look in looks]).mean(dim=0)
+    return torch.stack([each.raw[source] for each in maps]).mean(dim=0)
 
 
 def raw_of(
@@ -160,9 +160,9 @@ def under(
     return torch.lerp(pairs.before, image, mask[:, None].to(image))
 
 
-def _read(editor: Editor, prediction: NoisePrediction, started: float) -> Look:
+def _read(editor: Editor, prediction: NoisePrediction, started: float) -> RawMaps:
     raw = {source: prediction.relevance(source).cpu() for source in sources(editor)}
-    return Look(raw, time.perf_counter() - started)
+    return RawMaps(raw, time.perf_counter() - started)
 
 
 def _size(pairs: Truth) -> tuple[int, int]:
