@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -213,6 +214,21 @@ def test_sixteen_bits_of_a_portable_map_are_read(tmp_path: Path) -> None:
         assert read_picture(tmp_path / "x.pgm").rgb[0, 0].tolist() == [0, 90]
 
 
+def test_only_sixteen_bits_are_told_as_such(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    # Rows of 1620 and 1600 bytes, as some decoders note beside the mode.
+    Image.new("RGB", (540, 2)).save(tmp_path / "colour.bmp")
+    Image.new("L", (1600, 2)).save(tmp_path / "grey.bmp")
+    (tmp_path / "eight.ppm").write_bytes(b"P6 1 1 255\n" + bytes(3))
+    for name in ("colour.bmp", "grey.bmp", "eight.ppm"):
+        read_picture(tmp_path / name)
+    assert not recwarn.list
+    (tmp_path / "deep.ppm").write_bytes(b"P6 1 1 65535\n" + struct.pack(">3H", *[257 * 90] * 3))
+    with pytest.warns(WysWarning, match="16 bits a channel"):
+        assert (read_picture(tmp_path / "deep.ppm").rgb == 90).all()
+
+
 @pytest.mark.parametrize("mode", ["I;16", "RGB"])
 def test_sixteen_bits_are_read_as_eight_with_a_warning(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "deep.png"
@@ -242,6 +258,17 @@ def test_colour_profile_is_kept(tmp_path: Path, rgb: np.ndarray) -> None:
         assert file.info["icc_profile"] == profile
     Image.fromarray(rgb[..., 0]).save(tmp_path / "grey.png", icc_profile=profile)
     assert read_picture(tmp_path / "grey.png").icc_profile is None
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "LAB"])
+def test_a_profile_of_other_colours_is_left_out(tmp_path: Path, mode: str) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image = Image.new(mode, (3, 2), (90, 120, 140, 20)[: len(mode)])
+    image.save(tmp_path / "plain.tif")
+    image.save(tmp_path / "profiled.tif", icc_profile=profile)
+    plain, profiled = (read_picture(tmp_path / f"{name}.tif") for name in ("plain", "profiled"))
+    assert torch.equal(profiled.rgb, plain.rgb)
+    assert profiled.icc_profile is None
 
 
 def test_bad_files_are_one_sentence(tmp_path: Path, rgb: np.ndarray) -> None:
@@ -331,6 +358,25 @@ def test_heat_map_goes_from_dark_to_light() -> None:
     assert (light.diff() > 0).all()
     assert colours.min() >= 0
     assert colours.max() <= 1
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**16))
+def test_an_outline_is_what_is_near_the_outside(h: int, w: int, seed: int) -> None:
+    mask = torch.rand(1, h, w, generator=torch.Generator().manual_seed(seed)) < 0.8
+    beyond = F.pad(mask, (1, 1, 1, 1), value=False)
+    inner = torch.stack([beyond[:, y : y + h, x : x + w] for y in range(3) for x in range(3)]).all(
+        0
+    )
+    drawn = draw_outline(torch.zeros(3, h, w), mask, colour=(1.0, 1.0, 1.0))
+    assert torch.equal(drawn[:1] == 1, mask & ~inner)
+
+
+def test_numbers_of_sixteen_bits_are_resized() -> None:
+    image = torch.rand(3, 6, 8)
+    for kind in (torch.float16, torch.bfloat16):
+        small = resize(image.to(kind), (3, 4))
+        assert small.dtype == kind
+        assert torch.allclose(small.float(), resize(image, (3, 4)), atol=0.02)
 
 
 def test_pictures_of_masks() -> None:

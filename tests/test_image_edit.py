@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 
 import wys
+from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
-from wys.errors import WysError
+from wys.diffusion.sampler import EditSettings
+from wys.errors import WysError, WysWarning
 from wys.image import from_uint8, to_uint8
 from wys.image_edit import EditStep, edit_image, edit_steps, relevance_map
 from wys.masks import Box, Mask, composite, zoom_box
@@ -120,6 +123,16 @@ def test_of_both_sources_only_the_difference_has_a_space(
     assert torch.equal(raw("head", "x0"), raw("head", "eps"))
     expected = (raw("difference", "x0") * raw("head", "x0")).sqrt()
     assert torch.allclose(raw("both", "x0"), expected, rtol=1e-4)
+
+
+def test_a_negative_prompt_that_cannot_count_is_told(editor: Editor, images: torch.Tensor) -> None:
+    plain = EditSettings(Guidance(text=1.0, image=1.0), steps=1)
+    with pytest.warns(WysWarning, match="nothing is steered away from"):
+        idle = edit_image(editor, images, TEXT, plain, negative="blue", force=True)
+    assert torch.equal(idle.image, edit_image(editor, images, TEXT, plain, force=True).image)
+    guided = replace(plain, guidance=Guidance(text=4.0, image=1.0))
+    counts = edit_image(editor, images, TEXT, guided, negative="blue", force=True)
+    assert not torch.equal(counts.image, edit_image(editor, images, TEXT, guided, force=True).image)
 
 
 @pytest.mark.parametrize("size", [(48, 32), (37, 61), (130, 97)])

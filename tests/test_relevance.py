@@ -185,6 +185,17 @@ def test_feather_rises_by_the_distance_to_the_outside(feather: int, holes: set[i
             assert float(alpha[0, 0, y, x]) == pytest.approx(min(distance, steps) / steps)
 
 
+def test_a_wide_feather_rises_in_steps_that_nobody_sees() -> None:
+    width, feather = 300, 200
+    drawn = torch.ones(1, 1, 3, width, dtype=torch.bool)
+    drawn[..., 0] = False
+    alpha = Mask.from_image(drawn, (3, width)).feathered(feather).alpha()[0, 0, 1]
+    ramp = (torch.arange(width) / feather).clamp(max=1)
+    assert (alpha - ramp).abs().max() <= 1 / 32
+    assert alpha[0] == 0 and alpha[1] > 0 and (alpha[feather:] == 1).all()
+    assert (alpha.diff() >= 0).all()
+
+
 def test_feather_fades_inward_only() -> None:
     drawn = torch.zeros(1, 1, 30, 30, dtype=torch.bool)
     drawn[..., 5:25, 5:25] = True

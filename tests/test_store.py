@@ -1,7 +1,9 @@
 """Files are whole or absent."""
 
 import errno
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,27 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there" / "x.json")
+    for value in (1, 2):
+        write_json(tmp_path / "link.json", value)
+        assert (tmp_path / "link.json").is_symlink()
+        assert read_json(tmp_path / "there" / "x.json") == value
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write_json(pipe, {"a": 1})
+        assert json.loads(read.result(timeout=20)) == {"a": 1}
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(WysError, match="No space left"), write_atomically(tmp_path / "x"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -99,6 +122,9 @@ def test_other_files_are_no_tensors(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(WysError, match=r"text\.safetensors is not a safetensors file"):
             read_tensors(path)
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(WysError, match="git lfs pull"):
+        read_tensors(path)
     with pytest.raises(WysError, match="does not exist"):
         read_tensors(tmp_path / "absent.safetensors")
 

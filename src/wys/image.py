@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import (
     ExifTags,
     Image,
@@ -30,7 +30,8 @@ from wys.errors import WysError, WysWarning
 from wys.store import PathLike, write_atomically
 
 MAX_PIXELS = 100_000_000
-"""The largest image that is read unless the caller allows more: 100 megapixels."""
+"""The largest image that is read unless the caller allows more: 100 megapixels. Pillow's own limit,
+twice its `Image.MAX_IMAGE_PIXELS`, holds besides."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS, upright: bool = T
                     file.getexif()[ExifTags.Base.Orientation] = 1
                 rgba, profile = _as_rgb(ImageOps.exif_transpose(file), profile)
     except Image.DecompressionBombError as error:
-        raise WysError(_too_large(path, "several hundred megapixels", max_pixels)) from error
+        most = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise WysError(_too_large(path, "hundreds of millions of", most)) from error
     except FileNotFoundError as error:
         raise WysError(f"{path} does not exist.") from error
     except UnidentifiedImageError as error:
@@ -125,9 +127,14 @@ def read_picture(path: PathLike, max_pixels: int = MAX_PIXELS, upright: bool = T
 def _is_deep(file: Image.Image) -> bool:
     """Whether an image that was just opened has more than 8 bits a channel."""
     # Pillow reads 16-bit colour as 8-bit "RGB"; only how it is stored still tells.
-    return file.mode.startswith("I") or any(
-        "16" in str(tile[3]) for tile in getattr(file, "tile", ())
-    )
+    if file.mode.startswith("I"):
+        return True
+    for codec, _, _, arguments in getattr(file, "tile", ()):
+        stored, *others = arguments if isinstance(arguments, tuple) else (arguments,)
+        # "RGB;16B" is stored with 16 bits, and a PPM says its highest value.
+        if ";16" in str(stored) or (codec.startswith("ppm") and max(others, default=0) > 255):
+            return True
+    return False
 
 
 def _too_large(path: PathLike, size: str, max_pixels: int) -> str:
@@ -137,13 +144,19 @@ def _too_large(path: PathLike, size: str, max_pixels: int) -> str:
     )
 
 
+_PROFILED = {"L": b"GRAY", "LA": b"GRAY", "CMYK": b"CMYK", "LAB": b"Lab "}
+"""What bytes 16 to 19 of a colour profile are where it is one of a mode's values."""
+
+
 def _as_rgb(image: Image.Image, profile: bytes | None) -> tuple[Image.Image, bytes | None]:
     """The image as 8-bit RGB or RGBA, and the profile that still describes its values."""
     if image.mode.startswith("I"):
         image = _as_grey(image)
-    if image.mode in ("CMYK", "LAB") and (profile or image.mode == "LAB"):
-        return _to_srgb(image, profile), None
-    if image.mode in ("L", "LA") and profile and _describes_grey(profile):
+    # A profile of other colours says nothing of these: the file was converted without it.
+    fits = profile is not None and profile[16:20] == _PROFILED.get(image.mode)
+    if image.mode == "LAB" or (image.mode == "CMYK" and fits):
+        return _to_srgb(image, profile if fits else None), None
+    if image.mode in ("L", "LA") and fits:
         if "transparency" in image.info:
             image = image.convert("LA")
         converted = _to_srgb(image.getchannel("L"), profile)
@@ -166,11 +179,6 @@ def _as_grey(image: Image.Image) -> Image.Image:
         # Told apart in 16 bits: neighbours of the value become the same in 8.
         grey.putalpha(Image.fromarray(np.where(deep == clear, 0, 255).astype(np.uint8)))
     return grey
-
-
-def _describes_grey(profile: bytes) -> bool:
-    """Whether a colour profile is one of grey values: bytes 16 to 19 name the colour space."""
-    return profile[16:20] == b"GRAY"
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -247,9 +255,10 @@ def resize(image: Float[Tensor, "*b c h w"], size: tuple[int, int]) -> Float[Ten
     """Bicubic, antialiased, clamped to [0, 1]; the image itself where the size is the same."""
     if image.shape[-2:] == tuple(size):
         return image
-    batch = image.reshape(-1, *image.shape[-3:])
+    # Not every device resizes numbers of 16 bits.
+    batch = image.reshape(-1, *image.shape[-3:]).float()
     out = F.interpolate(batch, size=tuple(size), mode="bicubic", antialias=True).clamp(0, 1)
-    return out.reshape(*image.shape[:-2], *size)
+    return out.to(image).reshape(*image.shape[:-2], *size)
 
 
 # Dark violet, purple, red, orange, pale yellow: dark to light, readable in grey as well.
@@ -296,8 +305,9 @@ def draw_outline(
     radius = max(1, round(max(image.shape[-2:]) / 200))
     outside = (~mask).to(image.dtype).reshape(-1, *mask.shape[-3:])
     beyond = F.pad(outside, (radius,) * 4, value=1.0)
-    near_outside = F.max_pool2d(beyond, 2 * radius + 1, stride=1) > 0
-    border = mask & near_outside.reshape(mask.shape)
+    reach = 2 * radius + 1
+    near = F.max_pool2d(F.max_pool2d(beyond, (reach, 1), stride=1), (1, reach), stride=1)
+    border = mask & (near > 0).reshape(mask.shape)
     paint = torch.tensor(colour, dtype=image.dtype, device=image.device).reshape(3, 1, 1)
     return torch.where(border, paint, image)
 
@@ -316,7 +326,7 @@ def labelled_sheet(
     font, large = ImageFont.load_default(size=14), ImageFont.load_default(size=18)
     band = 22
     cells = [
-        [(label, resize(image.cpu(), _fitted(image, height))) for label, image in row]
+        [(label, resize(image.cpu(), in_sheet(image, height))) for label, image in row]
         for row in rows
     ]
     width = max(sum(cell.shape[-1] + gap for _, cell in row) for row in cells) + gap
@@ -358,7 +368,8 @@ def _has(font: ImageFont.FreeTypeFont | ImageFont.ImageFont, letter: str) -> boo
     return bytes(font.getmask(letter)) != bytes(font.getmask("\U0010ffff"))
 
 
-def _fitted(image: Tensor, height: int) -> tuple[int, int]:
+def in_sheet(image: Shaped[Tensor, "*b c h w"], height: int) -> tuple[int, int]:
+    """The (height, width) of an image in a sheet of such height."""
     h, w = image.shape[-2:]
     scale = min(height / h, 4 * height / w)
     return max(1, round(h * scale)), max(1, round(w * scale))

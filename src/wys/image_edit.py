@@ -5,6 +5,7 @@ guidance inside that region, holds the rest at the input's noise, and composites
 pixels, which outside the mask stay what they are, bit for bit.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,7 @@ from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import Begun, DenoisingStep, EditSettings, denoise
 from wys.diffusion.schedule import levels
 from wys.diffusion.window import windows
-from wys.errors import WysError
+from wys.errors import WysError, WysWarning
 from wys.image import resize
 from wys.masked_edit import Masked, edit_masked
 from wys.masks import Box, Mask, zoom_box
@@ -300,6 +301,13 @@ def edit_steps(
         )
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
+    if negative and settings.guidance.branches == ("full",):
+        warnings.warn(
+            "nothing is steered away from where both guidance scales are 1; raise that of the text "
+            "(--guidance-text) for the negative prompt to count.",
+            WysWarning,
+            stacklevel=3,
+        )
     shown = resize(images, editor.fit(size))
     told = editor.condition(shown, texts, negative)
     noise = normal(told.z0.shape[1:], seed, names, "edit")

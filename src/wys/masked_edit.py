@@ -62,7 +62,8 @@ def edit_masked(
         yield latents, None
     fitted = resize(view.images, editor.fit(size))
     decoded = cut.paste(fitted, editor.decode(step.latents))
-    decoded = resize(decoded, size).to(view.images)
+    # Beside the images: not every device can resize as `resize` does.
+    decoded = resize(decoded.to(view.images), size)
     if not bool(torch.isfinite(decoded).all()):
         raise WysError("the editor made an image of values that are not numbers; try --dtype fp32.")
     yield latents, composite(view.images, decoded, view.mask)

@@ -1,5 +1,6 @@
 """Masks: regions of images, thresholded or drawn, at any resolution."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -10,6 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.errors import WysError
+
+MOST_LEVELS = 32
+"""Steps in which a composite fades in: no eye tells more from a ramp, and each takes time."""
 
 
 class Box(NamedTuple):
@@ -114,15 +118,17 @@ class Mask:
         above = self._scores_at(size) - self.threshold.reshape(-1, 1, 1, 1)
         rise = ((above + fade) / (2 * fade).clamp(min=1e-12)).clamp(0, 1)
         weight = self._shaped(torch.where(fade > 0, rise, (above >= 0).float()), size)
-        steps = max(1, math.ceil(self.feather))
+        pixels = max(1, math.ceil(self.feather))
+        steps = min(pixels, MOST_LEVELS)
         if steps == 1:
             return weight
         region = self.at(size)
         total = region.float()
         part = _bounds(region)
         inner = region[part]
-        for _ in range(steps - 1):
-            inner = ~_dilate(~inner, 1, 1)
+        depths = [round(pixels * step / steps) for step in range(steps)]
+        for before, depth in itertools.pairwise(depths):
+            inner = ~_dilate(~inner, depth - before, depth - before)
             if not inner.any():
                 break
             total[part] += inner

@@ -33,11 +33,23 @@ except ImportError:  # Windows: two processes are then not kept apart.
 PathLike = str | os.PathLike[str]
 
 
+def _umask() -> int:
+    """The permissions that new files of this process lack; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+UMASK = _umask()
+"""Read once, before there are threads: between the two lines above files are open to everyone."""
+
+
 @contextmanager
 def write_atomically(path: PathLike) -> Iterator[Path]:
     """Yields a temporary path that becomes `path` on success and disappears on failure.
 
-    The folder is created where it is missing. The temporary path keeps the suffix of `path`.
+    The folder is created where it is missing. The temporary path keeps the suffix of `path`. A link
+    stays one, and what it leads to is replaced; a device or a pipe is written to.
 
     Raises:
         WysError: the folder cannot be made or written, or the disk is full.
@@ -45,18 +57,21 @@ def write_atomically(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix
-        )
+        stream = is_stream(path)
+        target = path if stream else resolved(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = None if stream else target.parent
+        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.stem}.", suffix=path.suffix)
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        if stream:
+            with temporary.open("rb") as whole, target.open("wb") as written:
+                shutil.copyfileobj(whole, written)
+            return
         # mkstemp makes private files; a result is as readable as any file the user makes.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
+        temporary.chmod(0o666 & ~UMASK)
+        temporary.replace(target)
     except OSError as error:
         reason = error.strerror or str(error)
         raise WysError(
@@ -65,6 +80,11 @@ def write_atomically(path: PathLike) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether there is something that is written to and cannot be replaced: a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def check_vacant(path: Path) -> None:
@@ -92,9 +112,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         # mkdtemp makes private folders; a result is as readable as any folder the user makes.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o777 & ~mask)
+        temporary.chmod(0o777 & ~UMASK)
         temporary.replace(path)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -302,6 +320,8 @@ def read_header(path: PathLike) -> dict[str, Any]:
         with path.open("rb") as file:
             prefix = file.read(8)
             size = path.stat().st_size
+            if prefix == b"version ":
+                raise WysError(f"{path} is a pointer of Git LFS, not the file; run 'git lfs pull'.")
             if len(prefix) < 8:
                 raise WysError(f"{path} is cut short ({size} bytes); fetch or make it again.")
             (length,) = struct.unpack("<Q", prefix)

@@ -39,7 +39,9 @@ def test_draws_and_timesteps_ask_for_a_map_before_the_edit() -> None:
     own = replace(PAPER, relevance=replace(PAPER.relevance, first_steps=2))
     assert MapOptions().settings(own).relevance.first_steps == 2
     assert MapOptions(draws=4).settings(own).relevance.first_steps == 0
-    assert MapOptions(draws=4, first_steps=1).settings(own).relevance.first_steps == 1
+    assert MapOptions(draws=4, first_steps=0).settings(own).relevance.first_steps == 0
+    with pytest.raises(WysError, match="leave out --first-steps"):
+        MapOptions(draws=4, first_steps=1).check()
     scene = SceneMapOptions(timesteps=(0.5,)).settings(own, OWN).relevance
     assert scene is not None and scene.first_steps == 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -137,6 +137,8 @@ def test_refusals_of_options(editor_directory: Path) -> None:
     assert "has no option speed" in refused(editor_directory, speed=3)
     assert "max_batch" in refused(editor_directory, max_batch=0)
     assert "16 to 16384 pixels, not at 8" in refused(editor_directory, edit_size=8)
+    assert "leave --config out" in refused(editor_directory, config="x/y")
+    assert "leave --variant out" in refused("absent.safetensors", variant="fp16")
     if not torch.cuda.is_available():
         assert "no device cuda" in refused(editor_directory, device="cuda")
 
@@ -180,7 +182,16 @@ def test_damaged_configuration(broken: Path) -> None:
     assert "cannot load the editor" in refused(broken)
 
 
-def test_a_missing_variant(broken: Path) -> None:
+def test_variants(broken: Path) -> None:
+    def rename(part: str, variant: str) -> None:
+        (file,) = (broken / part).glob("*.safetensors")
+        file.rename(file.with_name(f"{file.name.split('.')[0]}{variant}.safetensors"))
+
+    rename("unet", ".fp16")
+    assert "variant fp16 only; name it with --variant" in refused(broken)
+    # What does not come in the variant is taken without one.
+    assert Editor.load(str(broken), variant="fp16").unet.config.in_channels == 8
+    rename("unet", ".other")
     assert "unet/*.fp16*.safetensors" in refused(broken, variant="fp16")
 
 
@@ -245,6 +256,10 @@ def test_live_pipelines(
     with pytest.raises(WysError, match="4 input channels"):
         Editor.from_pipeline(other)
     assert Editor.from_pipeline(pipeline).name == "the pipeline"
+    tiny = tiny_pipeline()
+    tiny.vae = AutoencoderTiny()
+    with pytest.raises(WysError, match="AutoencoderTiny, which is not supported"):
+        Editor.from_pipeline(tiny)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +273,8 @@ def test_live_pipelines(
         ("tokenizer/tokenizer_config.json", "model_max_length", 77, "takes up to 16"),
         ("tokenizer/tokenizer_config.json", "model_max_length", 2, "texts of 2 tokens"),
         ("tokenizer/tokenizer_config.json", "model_max_length", "x", "model_max_length 'x'"),
+        ("tokenizer/tokenizer_config.json", "model_max_length", 10**30, "set model_max_length to"),
+        ("unet/config.json", "sample_size", None, "give --edit-size"),
         ("tokenizer/tokenizer_config.json", "pad_token", None, "no pad_token"),
     ],
 )

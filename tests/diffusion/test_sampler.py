@@ -245,6 +245,9 @@ def test_bad_settings() -> None:
     for bad, words in (
         ({"steps": 0}, "1 to 1000 steps"),
         ({"steps": 1001}, "1 to 1000 steps"),
+        ({"steps": 2.5}, "1 to 1000 steps"),
+        ({"blend": "Reached"}, "the blend of an edit is one of reached, published"),
+        ({"solver": "euler"}, "the solver of an edit is one of"),
         ({"start": 0.0}, "the start of an edit"),
         ({"start": 1.5}, "the start of an edit"),
         ({"guided": (0.5, 0.2)}, "guided between two levels"),

@@ -252,9 +252,19 @@ def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSett
 def before_the_edit(
     first_steps: int | None, draws: int | None, timesteps: tuple[float, ...] | None
 ) -> int | None:
-    """Off how many first steps a map is read: draws and noise levels are of one made before."""
-    asked = draws is not None or timesteps is not None
-    return 0 if first_steps is None and asked else first_steps
+    """Off how many first steps a map is read: draws and noise levels are of one made before.
+
+    Raises:
+        WysError: both are asked for.
+    """
+    if draws is None and timesteps is None:
+        return first_steps
+    if first_steps:
+        raise WysError(
+            "a map read off the first steps of an edit has no draws and noise levels of its own; "
+            "leave out --first-steps, or --draws and --timesteps."
+        )
+    return 0
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from wys.errors import WysError
-from wys.image import Picture, draw_outline, labelled_sheet, overlay_heat
+from wys.image import Picture, draw_outline, in_sheet, labelled_sheet, overlay_heat, resize
 from wys.names import resolved
 from wys.relevance import RelevanceMap, Verdict
 from wys.relevance_file import read_relevance
-from wys.store import read_metadata
+from wys.store import is_stream, read_metadata
 
 if TYPE_CHECKING:
     from wys.apps.options import EditorOptions
@@ -56,7 +57,7 @@ def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
     Raises:
         WysError: `out` cannot be made or written, or the disk is full.
     """
-    existed = out.exists()
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     temporary: Path | None = None
     complete = False
     kept: set[Path] = set()
@@ -80,8 +81,9 @@ def result_folder(out: Path, replaces: Sequence[str] = ()) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-        if not complete and not existed and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        for folder in () if complete else new:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def _check_places(out: Path, files: Sequence[Path]) -> None:
@@ -124,6 +126,8 @@ def check_writable(path: Path) -> None:
     """Raises WysError where a file could not be written: before the work, not after it."""
     if path.is_dir():
         raise WysError(f"cannot write {path}: there is a folder of that name; name a file.")
+    if is_stream(path):
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
@@ -159,6 +163,11 @@ def sheet(
     instruction: str,
 ) -> Float[Tensor, "3 H W"]:
     """Input, relevance, mask outline and edited image side by side, under what was asked for."""
+    size = in_sheet(original, SHEET_HEIGHT)
+    if size[0] < original.shape[-2]:
+        # Nothing that is drawn on them would be seen in more pixels than the sheet has.
+        original, edited = resize(original, size), None if edited is None else resize(edited, size)
+        region = F.adaptive_max_pool2d(region.float(), size) > 0
     heat = overlay_heat(original, relevance.values[0].cpu())
     cells = [("input", original), ("relevance", heat), ("mask", draw_outline(original, region))]
     if edited is not None:

@@ -41,6 +41,8 @@ class Editor:
         loading.check_parts(pipeline, name)
         if max_batch is not None and max_batch < 1:
             raise WysError(f"max_batch is at least 1, not {max_batch}.")
+        if settings.size is None and pipeline.unet.config.sample_size is None:
+            raise WysError(f"{name} does not say at what size it works; give --edit-size.")
         # The pipeline is only read: nothing in it is ever changed.
         self._pipeline = pipeline
         self.unet, self.vae = pipeline.unet, pipeline.vae
@@ -193,7 +195,7 @@ class Editor:
                     for part in (tokens[: length - 2], tokens[length - 2 :])
                 )
                 warnings.warn(
-                    f"the text encoder takes {length - 2} tokens of text: the instruction was cut "
+                    f"the text encoder takes {length - 2} tokens of text: this one was cut "
                     f'after "...{kept[-40:]}", leaving out "{cut}".',
                     WysWarning,
                     stacklevel=4,

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import (
+    AsymmetricAutoencoderKL,
+    AutoencoderKL,
+    StableDiffusionInstructPix2PixPipeline,
+)
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -33,6 +37,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PIPELINE = StableDiffusionInstructPix2PixPipeline.__name__
 HEAD = "relevance_head.safetensors"
 SETTINGS = "wys.json"
+_NO_LENGTH = 1_000_000
+"""Beyond it a tokenizer's length stands for none: transformers then has one of 30 digits."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,13 @@ def load(name: str, options: EditorOptions) -> Loaded:
         )
     path = builtin_directory() if name == "builtin" else Path(name).expanduser()
     settings, head = PAPER, None
+    single = path.is_file() or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin", ".pth")
+    if single and options.variant is not None:
+        raise WysError(f"{name} is a single file, which has no variants; leave --variant out.")
+    if options.config is not None and not single:
+        raise WysError(
+            f"{name} is no single file and has its own configuration; leave --config out."
+        )
     if path.is_dir():
         check_directory(path, options.variant)
         pipeline = _from_pretrained(str(path), dtype, options.variant)
@@ -101,7 +114,7 @@ def load(name: str, options: EditorOptions) -> Loaded:
             settings = read_settings(path / SETTINGS)
         if (path / HEAD).exists():
             head = read_tensors(path / HEAD)
-    elif path.is_file() or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin", ".pth"):
+    elif single:
         check_single_file(path)
         pipeline = StableDiffusionInstructPix2PixPipeline.from_single_file(
             str(path),
@@ -109,7 +122,7 @@ def load(name: str, options: EditorOptions) -> Loaded:
             use_safetensors=True,
             safety_checker=None,
             requires_safety_checker=False,
-            **({"config": options.config} if options.config else {}),
+            **({} if options.config is None else {"config": _config(options.config)}),
         )
     elif name.count("/") == 1 and not name.startswith((".", "~", "/")):
         check_pipeline_class(_hub_index(name), name)
@@ -200,19 +213,32 @@ def check_directory(path: Path, variant: str | None = None) -> None:
 
 
 def weight_names(part: Path, variant: str | None = None) -> set[str]:
-    """The names of the tensors in a part's folder; WysError where there are none, or a cut file."""
-    files = [
-        file
-        for file in sorted(part.glob("*.safetensors"))
-        if variant is None or f".{variant}" in file.name
-    ]
-    if not files:
+    """The names of the tensors in a part's folder; WysError where there are none, or a cut file.
+
+    A part that does not come in the variant is taken without one, as diffusers does.
+    """
+    files: dict[str | None, list[Path]] = {}
+    for file in sorted(part.glob("*.safetensors")):
+        files.setdefault(_variant(file), []).append(file)
+    if variant is None and files and None not in files:
+        raise WysError(
+            f"{part} has weights of the variant {' and '.join(map(str, files))} only; name it with "
+            "--variant."
+        )
+    chosen = files.get(variant) or files.get(None)
+    if not chosen:
         wanted = "*.safetensors" if variant is None else f"*.{variant}*.safetensors"
         raise WysError(
             f"{part.parent} is incomplete: it has no {part.name}/{wanted} (other formats are not "
             "read)."
         )
-    return {name for file in files for name in read_header(file) if name != "__metadata__"}
+    return {name for file in chosen for name in read_header(file) if name != "__metadata__"}
+
+
+def _variant(file: Path) -> str | None:
+    """The variant in a weight file's name: model.fp16.safetensors, whole or one of several."""
+    _, *words = file.stem.split(".")
+    return words[0].split("-")[0] if words else None
 
 
 def check_text_weights(encoder: torch.nn.Module, part: Path, variant: str | None = None) -> None:
@@ -271,6 +297,11 @@ def check_parts(pipeline: Any, name: str) -> None:
             f"{name} is incomplete: it lacks its network, autoencoder, text encoder, tokenizer or "
             "scheduler."
         )
+    if not isinstance(vae, AutoencoderKL | AsymmetricAutoencoderKL):
+        raise WysError(
+            f"the autoencoder of {name} is {type(vae).__name__}, which is not supported; use an "
+            "AutoencoderKL."
+        )
     wanted = 2 * vae.config.latent_channels
     if unet.config.in_channels != wanted:
         raise WysError(
@@ -298,9 +329,14 @@ def check_parts(pipeline: Any, name: str) -> None:
         )
     # A tokenizer whose files were not found comes up empty instead of failing.
     words = len(tokenizer)
-    if words <= 3 or length > 100_000:
+    if words <= 3:
         raise WysError(
             f"{name} has an empty tokenizer: its vocabulary was not found; fetch it again."
+        )
+    if length > _NO_LENGTH:
+        raise WysError(
+            f"the tokenizer of {name} does not say how long texts may be; set model_max_length to "
+            f"{most} in its tokenizer_config.json."
         )
     if words > pipeline.text_encoder.config.vocab_size:
         raise WysError(
@@ -318,6 +354,12 @@ def check_parts(pipeline: Any, name: str) -> None:
             f"the tokenizer of {name} has no pad_token, with which texts are made equally long; "
             "name one."
         )
+
+
+def _config(name: str) -> str:
+    """A directory with a single file's configuration, or a hub id as it is."""
+    path = Path(name).expanduser()
+    return str(path) if path.is_dir() else name
 
 
 def _hub_index(name: str) -> dict[str, Any]:

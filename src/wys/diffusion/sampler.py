@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 Solver = Literal["ddim", "dpm++"]
+Blend = Literal["reached", "published"]
 
 MOST_STEPS = 1000
 """As many as there are timesteps."""
@@ -40,7 +41,7 @@ class EditSettings:
     start: float = 1.0
     """The noise level to start from, as a fraction of the diffusion's length: 1 is a full edit,
     less stays closer to the input's layout."""
-    blend: Literal["reached", "published"] = "reached"
+    blend: Blend = "reached"
     """Noise level of the background after a step: the one reached, or, as in the published program,
     the one just left (one step too noisy; for comparison)."""
     guided: tuple[float, float] = (0.0, 1.0)
@@ -53,12 +54,16 @@ class EditSettings:
     second order where the network's answer changes smoothly (DPM-Solver++ 2M, arXiv 2211.01095)."""
 
     def __post_init__(self) -> None:
-        if self.solver not in get_args(Solver):
+        for name, known in (("solver", get_args(Solver)), ("blend", get_args(Blend))):
+            if getattr(self, name) not in known:
+                raise WysError(
+                    f"the {name} of an edit is one of {', '.join(known)}, not "
+                    f"{getattr(self, name)}."
+                )
+        if self.steps not in range(1, MOST_STEPS + 1):
             raise WysError(
-                f"the solver of an edit is one of {', '.join(get_args(Solver))}, not {self.solver}."
+                f"an edit has a whole number of 1 to {MOST_STEPS} steps, not {self.steps}."
             )
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise WysError(f"an edit has 1 to {MOST_STEPS} steps, not {self.steps}.")
         if not 0 < self.start <= 1:
             raise WysError(
                 f"the start of an edit is a fraction above 0, up to 1, not {self.start}."
