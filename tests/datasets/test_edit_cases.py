@@ -140,6 +140,8 @@ def test_runs_mark_their_pixels_and_the_border(runs: list[tuple[int, int]]) -> N
         ("metadata.jsonl", "\n", "lists no case"),
         ("metadata.jsonl", '{"before": "a.png"}', 'line 1 has no "instruction"'),
         ("metadata.jsonl", '{"before": "no.png", "instruction": "x"}', "does not exist"),
+        ("metadata.jsonl", '{"before": 5, "instruction": "x"}', '"before" must be words, not 5'),
+        ("metadata.jsonl", "[" * 100_000, "line 1 is not valid JSON"),
         ("edit_turns.json", "{}", "holds no list"),
         ("edit_turns.json", '[{"input": "1-input.png"}]', 'entry 1 has no "mask"'),
         ("mapping_file.json", "[]", "holds no object"),

@@ -291,7 +291,12 @@ def test_bad_options_are_one_sentence(
     assert words in message and len(message.splitlines()) == 1
 
 
-def test_tabletop_writes_images_and_instructions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [1, 2])
+def test_tabletop_writes_images_and_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    """One by one as together."""
+    monkeypatch.setattr("wys.apps.tabletop_command.PART_PIXELS", part * 32**2)
     out = tmp_path / "pairs"
     arguments = ["--count", "2", "--size", "32", "--kinds", "recolour", "remove"]
     assert cli.main(["tabletop", "--out", str(out), *arguments]) == 0

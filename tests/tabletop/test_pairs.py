@@ -16,6 +16,8 @@ from wys.tabletop.edits import (
     ChangeBackground,
     ChangeFloor,
     ChangeLight,
+    ChangeShape,
+    Keep,
     Recolour,
     Remove,
     Resize,
@@ -259,6 +261,22 @@ def test_what_is_not_there_changes_nothing() -> None:
         assert description is not None and words
         there = refers_to(pairs.scenes[i], pairs.cameras[i : i + 1], description)
         assert there == [[]]
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_what_is_not_there_is_no_held_out_pair_either(split: Split) -> None:
+    pairs = make_pairs(0, split, 0, 300, size=4, scene_range=FULL, kinds=["absent"], samples=1)
+    for edit, description in zip(pairs.edits, pairs.descriptions, strict=True):
+        assert isinstance(edit, Keep) and description is not None
+        shape, colour = description.shape, description.colour
+        assert shape is None or HELD_OUT[shape] != colour
+        match edit.wish:
+            case Recolour(colour=new) if shape is not None:
+                assert HELD_OUT[shape] != new and new != colour
+            case ChangeShape(shape=new) if colour is not None:
+                assert HELD_OUT[new] != colour
+            case ChangeShape(shape=new):
+                assert new != shape
 
 
 def test_the_plain_instructions_ask_for_the_same_edits() -> None:

@@ -54,6 +54,19 @@ def test_one_editor_and_unlike_ones_are_refused(editor_directory: Path, tmp_path
     assert not (tmp_path / "mean").exists()
 
 
+def test_editors_with_other_latents_are_refused(editor_directory: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(editor_directory, tmp_path / "other"))
+    file = other / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = {name: 2 * value for name, value in read_tensors(file).items()}
+    write_tensors(file, tensors, read_metadata(file))
+    with pytest.raises(WysError, match="differ in vae/diffusion_pytorch_model"):
+        average([editor_directory, other], tmp_path / "mean")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(WysError, match="no pipeline directory"):
+        average([editor_directory, tmp_path / "none"], tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
 def test_editors_without_a_head_are_averaged_too(editor_directory: Path, tmp_path: Path) -> None:
     average([editor_directory, editor_directory], tmp_path / "mean")
     assert not (tmp_path / "mean" / "relevance_head.safetensors").exists()

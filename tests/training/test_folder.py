@@ -72,6 +72,14 @@ def test_a_wrong_line_is_named(tmp_path, text, words, write_folder):
     assert str(error.value).count("\n") == 0
 
 
+def test_another_image_in_a_file_is_noticed(tmp_path, write_folder):
+    write_folder(tmp_path, count=3)
+    before = Folder(tmp_path).identity
+    assert Folder(tmp_path).identity == before
+    write_image(tmp_path / "1b.png", torch.rand(3, 40, 56))
+    assert Folder(tmp_path).identity != before
+
+
 def test_a_missing_list_or_a_pair_of_two_sizes_is_named(tmp_path, write_folder):
     with pytest.raises(WysError, match=r"metadata\.jsonl"):
         Folder(tmp_path).count("train", 32)

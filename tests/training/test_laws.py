@@ -1,6 +1,7 @@
 """Laws of the small parts: schedule, average, packing, losses, metrics."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from wys.training.denoiser import (
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.ema import Ema, decay_at
 from wys.training.latents import Batch, pool_ids, pool_mask
-from wys.training.progress import append_log, read_log
+from wys.training.progress import append_log, meter, read_log
 from wys.training.schedule import Schedule
 from wys.training.triplets import pack_bits, unpack_bits
 from wys.training.validation import grounded, iou
@@ -186,6 +187,30 @@ def test_phases_follow_each_other():
     settings = DenoiserSettings(phases=(Phase(64, 100, 10), Phase(128, 50, 5)))
     assert settings.images == 150
     assert [settings.phase(n).size for n in (0, 99, 100, 149, 150)] == [64, 64, 128, 128, 128]
+
+
+def test_the_time_left_goes_by_pixels(monkeypatch):
+    settings = DenoiserSettings(phases=(Phase(64, 100, 10), Phase(128, 50, 5)))
+    assert [settings.pixels(n) / 64**2 for n in (0, 40, 100, 110, 150, 160)] == [
+        0,
+        40,
+        100,
+        140,
+        300,
+        340,
+    ]
+    clock = iter(range(10))
+    seconds = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr("wys.training.progress.time", seconds)
+    with meter("quiet", 150, shown=False) as plain:
+        plain.update(10), plain.update(20)
+        assert plain.seconds_left == 13
+    with meter("quiet", 150, shown=False, work=settings.pixels) as bar:
+        assert bar.seconds_left == math.inf
+        bar.update(10), bar.update(20)
+        assert bar.rate == 10 and bar.seconds_left == 28
+        bar.update(160)
+        assert bar.seconds_left == 0
 
 
 def test_log_leaves_out_what_a_kill_undid(tmp_path):

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +16,19 @@ from wys.store import read_tensors, write_json
 from wys.training.autoencoder import AutoencoderSettings
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase
+from wys.training.folder import Folder
 from wys.training.learner import Learner
-from wys.training.recipe import CPU, GPU, VIEWS, Recipe, Run, notice_another_length, train
+from wys.training.progress import read_log
+from wys.training.recipe import (
+    CPU,
+    GPU,
+    VIEWS,
+    Recipe,
+    Run,
+    notice_another_length,
+    notice_cuts,
+    train,
+)
 from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 
@@ -113,6 +125,49 @@ def test_a_killed_run_goes_on_exactly(trained, tmp_path, monkeypatch, stage):
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_figures_that_a_kill_came_before_are_made_up_for(trained, tmp_path):
+    for name in ("data", "tokenizer", "latents", "state"):
+        (tmp_path / name).symlink_to(trained / name)
+    for _ in range(2):
+        train(Run(TOY, tmp_path, stages=("denoiser",), **OPTIONS))
+        (entry,) = read_log(tmp_path / "log.jsonl", "denoiser")
+        assert entry["images"] == 24
+    last = read_log(trained / "log.jsonl", "denoiser")[-1]
+    assert entry["grounding_head"] == last["grounding_head"]
+
+
+def test_a_run_stays_with_the_editor_that_it_began_with(trained, tmp_path):
+    editor, out = trained / "editor", tmp_path / "more"
+    train(Run(TOY, out, stages=("data", "tokenizer"), start=editor, **OPTIONS))
+    train(Run(TOY, out, stages=(), start=Path(shutil.copytree(editor, tmp_path / "x")), **OPTIONS))
+    with pytest.raises(WysError, match="was begun with an editor that is not this one"):
+        train(Run(TOY, out, stages=(), **OPTIONS))
+    with pytest.raises(WysError, match="was begun from nothing"):
+        train(Run(TOY, trained, stages=(), start=editor, **OPTIONS))
+
+
+@pytest.mark.parametrize("name", ["relevance_head.safetensors", "unet", "vae", "text_encoder"])
+def test_an_editor_that_is_not_whole_is_refused_before_the_work(trained, tmp_path, name):
+    editor = Path(shutil.copytree(trained / "editor", tmp_path / "editor"))
+    if name.endswith(".safetensors"):
+        (editor / name).unlink()
+    else:
+        (file,) = (editor / name).glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(WysError, match=name):
+        train(Run(TOY, tmp_path / "run", start=editor, **OPTIONS))
+    assert not (tmp_path / "run").exists()
+
+
+def test_instructions_that_are_cut_are_told(trained, tmp_path, write_folder):
+    lines = write_folder(tmp_path / "own", count=3)
+    lines[1]["instruction"] = " ".join(["red cube"] * 40)
+    text = "\n".join(json.dumps(line) for line in lines)
+    (tmp_path / "own" / "metadata.jsonl").write_text(text)
+    with pytest.warns(WysWarning, match="1 of 3 instructions have more than the 30 tokens"):
+        notice_cuts(Folder(tmp_path / "own"), trained)
+
+
 def test_another_network_does_not_take_the_state(trained):
     other = Recipe(
         data=TOY.data,
@@ -155,7 +210,8 @@ def test_ones_own_triplets_are_learnt(tmp_path, write_folder):
     train(Run(TOY, tmp_path / "run", data=tmp_path / "own", **OPTIONS))
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     assert entries[-1]["images"] == 24 and entries[-1]["change"] > 0
-    assert "the folder own" in (tmp_path / "run/editor/README.md").read_text()
+    card = (tmp_path / "run/editor/README.md").read_text()
+    assert "24 triplets" in card and "of the folder own" in card and "from nothing" in card
     assert StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "run/editor")
     with pytest.raises(WysError, match="another source"):
         train(Run(TOY, tmp_path / "run", **OPTIONS))
@@ -167,6 +223,8 @@ def test_what_is_missing_is_said_before_the_work(trained, tmp_path):
         ({"processes": 3}, "3 processes cannot share batches of 4 images; take from 1 to 2"),
         ({"processes": 0}, "0 processes cannot share"),
         ({"workers": -1}, "0 workers or more, not by -1"),
+        ({"save_minutes": float("nan")}, "0 or more, not nan"),
+        ({"save_minutes": -1.0}, "0 or more, not -1"),
         ({"start": trained / "nowhere"}, "no folder unet"),
     ):
         if options.get("device") == "cuda" and torch.cuda.is_available():
@@ -192,6 +250,7 @@ def test_an_editor_is_trained_further(trained, tmp_path):
     assert not (tmp_path / "more/state/autoencoder.safetensors").exists()
     for text in [*(tmp_path / "more/editor").rglob("*.json"), tmp_path / "more/editor/README.md"]:
         assert str(editor) not in text.read_text(), f"{text} names a folder of this machine"
+    assert "further from the editor editor" in (tmp_path / "more/editor/README.md").read_text()
     with pytest.raises(WysError, match="cannot be trained further"):
         wide = NetworkSettings(text_width=32, text_layers=1, channels=(16, 32, 32), groups=8)
         other = replace(TOY, denoiser=replace(TOY.denoiser, network=wide))

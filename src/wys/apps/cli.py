@@ -306,11 +306,13 @@ def run(command: Command, arguments: list[str]) -> int:
         told = "allocate memory" in str(error)
         if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise
-        print(
-            "wys: the device is out of memory; try --dtype fp16, a smaller --edit-size, --offload "
-            "model or --vae-tiling.",
-            file=sys.stderr,
+        has = {option for action in actions_of(command) for option in action.option_strings}
+        cure = (
+            "try --dtype fp16, a smaller --edit-size, --offload model or --vae-tiling"
+            if "--edit-size" in has
+            else "end other programs, or ask for less at once"
         )
+        print(f"wys: the device is out of memory; {cure}.", file=sys.stderr)
         return 2
     except BrokenPipeError:
         raise  # `main` knows what to do.

@@ -16,6 +16,7 @@ def train(
     data: Annotated[Path | None, optional("FOLDER")] = None,
     start: Annotated[Path | None, optional("EDITOR")] = None,
     images: Annotated[int | None, optional("N")] = None,
+    device: Annotated[Literal["cpu", "cuda"] | None, optional("{cpu,cuda}")] = None,
     processes: Annotated[int | None, optional("N")] = None,
     workers: int = 2,
     compile: Flag = False,
@@ -31,6 +32,7 @@ def train(
         data: Your own triplets (metadata.jsonl and images), not the tabletop world.
         start: An editor that this recipe made, to train further; or builtin.
         images: Images to learn from: 352,000 (gpu: 8 million), fewer for little data.
+        device: Where to train, if not where the preset does.
         processes: Training processes; by default 2 of one thread each, 1 on a GPU.
         workers: Processes that make the triplets.
         compile: Compile the networks: faster, after minutes of compiling.
@@ -41,10 +43,11 @@ def train(
     from wys.training import recipe
     from wys.training.folder import Folder
 
-    on_gpu = preset == "gpu"
+    chosen = recipe.GPU if preset == "gpu" else recipe.CPU
+    if device is None:
+        device = "cuda" if preset == "gpu" else "cpu"
     if processes is None:
-        processes = 1 if on_gpu else 2
-    chosen = recipe.GPU if on_gpu else recipe.CPU
+        processes = 1 if device == "cuda" else 2
     if images is not None:
         chosen = chosen.of_length(images)
     elif data is not None:
@@ -54,7 +57,7 @@ def train(
         out,
         processes=processes,
         workers=workers,
-        device="cuda" if on_gpu else "cpu",
+        device=device,
         compile=compile,
         save_minutes=save_minutes,
         data=data,

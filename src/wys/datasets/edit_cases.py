@@ -151,7 +151,7 @@ def read_metadata_lines(folder: Path, needed: Sequence[str] = ()) -> list[EditCa
         place = f"{metadata}, line {number}"
         try:
             values = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise WysError(f"{place} is not valid JSON: {error}.") from error
         entry = _Entry(values, place, needed)
         if entry.get("kind") == ALL:
@@ -186,6 +186,7 @@ def _turns(folder: Path, turns: list[Any], captions: Any) -> Iterator[EditCase]:
         picture = entry["input"].split("-")[0]
         images = folder / "images" / picture
         said = captions.get(picture, {}) if isinstance(captions, dict) else {}
+        said = said if isinstance(said, dict) else {}
         words = said.get(entry["input"]), said.get(entry["output"])
         yield EditCase(
             name=entry["output"],
@@ -222,7 +223,7 @@ def read_pie_bench(folder: Path) -> list[EditCase]:
                 instruction=entry["editing_instruction"],
                 mask=None if runs is None else tuple(runs),
                 captions=(prompts[0], prompts[1]) if all(prompts) else None,
-                kind=f"type {entry.get('editing_type_id') or 'unknown'}",
+                kind=f"type {values.get('editing_type_id') or 'unknown'}",
             )
         )
     return cases
@@ -257,8 +258,10 @@ class _Entry:
     def get(self, key: str) -> str:
         """The words under a key; empty where there are none."""
         value = self._values.get(key)
-        if not isinstance(value, str):
+        if value is None:
             return ""
+        if not isinstance(value, str):
+            raise WysError(f'{self._place}: "{key}" must be words, not {value!r}.')
         if not is_text(value):
             raise WysError(f'{self._place}: "{key}" holds what is no Unicode text.')
         return value.strip()

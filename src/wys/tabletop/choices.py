@@ -148,11 +148,16 @@ def choose_edit(
     if kind == "absent":
         thing = draw.choice(stage.objects)
         wished: list[Kind] = ["recolour", "material", "shape", "remove"]
-        wish = _choose_local(draw.choice(wished), thing, scene_range, split, draw)
-        absent = describe_absent(stage.objects, scene_range.shapes, scene_range.colours, draw)
-        if absent is None or not isinstance(wish, _WISHES):
+        kind, shapes, colours = draw.choice(wished), scene_range.shapes, scene_range.colours
+        absent = describe_absent(stage.objects, shapes, colours, split, draw)
+        if absent is None:
             return None
-        return Keep(wish), absent
+        # What is wished for is another look, and of the split, for the object that is named.
+        named = thing._replace(
+            shape=absent.shape or thing.shape, colour=absent.colour or thing.colour
+        )
+        wish = _choose_local(kind, named, scene_range, split, draw)
+        return (Keep(wish), absent) if isinstance(wish, _WISHES) else None
     slots = draw.sample(stage.seen, len(stage.seen))
     for slot in slots:
         thing = next(thing for thing in stage.objects if thing.slot == slot)

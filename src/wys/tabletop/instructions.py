@@ -48,7 +48,15 @@ from wys.tabletop.phrasings import (
     UNHEARD_BEFORE,
     Phrasings,
 )
-from wys.tabletop.world import COLOURS, MATERIALS, SHAPES, SIZES, Split, TableScene
+from wys.tabletop.world import (
+    COLOURS,
+    MATERIALS,
+    SHAPES,
+    SIZES,
+    Split,
+    TableScene,
+    allowed_colours,
+)
 
 POSITIONS = ("leftmost", "rightmost", "closest", "farthest")
 """Extremes as the camera sees them: across the image, and in depth."""
@@ -177,13 +185,19 @@ def describe(
 
 
 def describe_absent(
-    objects: Sequence[Thing], shapes: Sequence[str], colours: Sequence[str], draw: random.Random
+    objects: Sequence[Thing],
+    shapes: Sequence[str],
+    colours: Sequence[str],
+    split: Split,
+    draw: random.Random,
 ) -> Description | None:
-    """A description that fits no object of the scene, by shape, colour or both."""
+    """A description that fits no object of the scene, by shape, colour or a pair of the split's."""
+    allowed = {shape: allowed_colours(split, shape, colours) for shape in shapes}
+    pairs = [(c, s) for c in colours for s in shapes if c in allowed[s]]
     several: list[tuple[float, list[Description]]] = [
         (3.0, [Description(shape=s) for s in shapes]),
         (2.0, [Description(colour=c) for c in colours]),
-        (4.0, [Description(colour=c, shape=s) for c in colours for s in shapes]),
+        (4.0, [Description(colour=c, shape=s) for c, s in pairs]),
     ]
     absent = [(w, [d for d in all_ if not matching(objects, d)]) for w, all_ in several]
     absent = [(weight, fitting) for weight, fitting in absent if fitting]

@@ -598,7 +598,6 @@ ADD = Phrasings(
         "take {a_new} and put it {side} the {it}",
         "fill the space {side} the {it} with {a_new}",
         "use the space {side} the {it} for {a_new}",
-        "insert right {side} the {it} {a_new}",
         "add to the scene {a_new} {side} the {it}",
         "add something {side} the {it} namely {a_new}",
     ),

@@ -122,7 +122,11 @@ def sample_cameras(
 def _draw_followers(
     seed: int, keys: Sequence[str], share: float
 ) -> tuple[Bool[Tensor, "b 5"], Bool[Tensor, "b 5"]]:
-    """Which objects take the shape, and which the colour, of the first one (SceneRange.alike)."""
+    """Which objects take the shape, and which the colour, of the first one (SceneRange.alike).
+
+    A colour is drawn by its place among those that the split allows for a shape, so that a follower
+    of another shape may have the neighbouring one.
+    """
     u = _Uniforms(seed, keys, "tabletop alike", 1 + 2 * MAX_OBJECTS)
     chosen = u.take(1) < share
     return chosen & (u.take(MAX_OBJECTS) < 0.5), chosen & (u.take(MAX_OBJECTS) < 0.5)

@@ -17,7 +17,14 @@ from wys.training.progress import duration, read_log
 PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "tokenizers")
 
 
-def record(out: Path, settings: Any, device: str, processes: int, data: Path | None) -> None:
+def record(
+    out: Path,
+    settings: Any,
+    device: str,
+    processes: int,
+    data: Path | None,
+    start: Path | None = None,
+) -> None:
     """Notes in `out/record.json` what is run, with which settings and on which machine."""
     if device == "cpu":
         machine = f"{_processor()}, {os.cpu_count()} cores"
@@ -26,12 +33,13 @@ def record(out: Path, settings: Any, device: str, processes: int, data: Path | N
     program = Path(sys.argv[0]).name
     if program == "recipe.py":
         program = "python -m wys.training.recipe"
-    # The card is published: it names folders, but not where on this machine they lie.
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    words = [_published(word, out) for word in sys.argv[1:]]
+    many = "1 training process" if processes == 1 else f"{processes} training processes"
     entry = {
         "command": f"{program} {shlex.join(words)}",
-        "machine": f"{machine}, {processes} training processes",
-        "data": "the tabletop world" if data is None else f"the folder {data.name}",
+        "machine": f"{machine}, {many}",
+        "data": "the tabletop world" if data is None else f"the folder {data.resolve().name}",
+        "start": None if start is None else start.resolve().name,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "recipe": asdict(settings),
@@ -39,6 +47,14 @@ def record(out: Path, settings: Any, device: str, processes: int, data: Path | N
     path = out / "record.json"
     runs = read_json(path) if path.exists() else []
     write_json(path, [*runs, entry])
+
+
+def _published(word: str, out: Path) -> str:
+    """A word of a command for the card, which names folders but not where they lie."""
+    name, sign, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if value and (Path(value).is_absolute() or Path(value) == out):
+        value = Path(value).resolve().name
+    return name + sign + value
 
 
 def _processor() -> str:
@@ -55,7 +71,7 @@ def write_card(out: Path, folder: Path) -> None:
     runs = read_json(out / "record.json")
     last = runs[-1]
     recipe = last["recipe"]
-    commands = list(dict.fromkeys(run["command"].replace(str(out), out.name) for run in runs))
+    commands = list(dict.fromkeys(run["command"] for run in runs))
     autoencoder = read_log(out / "log.jsonl", "autoencoder")
     denoiser = read_log(out / "log.jsonl", "denoiser")
     figures = [
@@ -82,13 +98,17 @@ def write_card(out: Path, folder: Path) -> None:
         if log
     ]
     index = read_json(out / "data" / "index.json")
+    # A triplet of one's own is kept at both sizes.
+    triplets = index["triplets"] if index["labelled"] else index["triplets"] // 2
+    start = last.get("start")
+    origin = "from nothing" if start is None else f"further from the editor {start}"
     text = "\n".join(
         [
-            *_HEADER.splitlines(),
+            *_HEADER.replace("ORIGIN", origin).splitlines(),
             "",
             "## Data",
             "",
-            f"{index['triplets']:,} triplets (before, after, instruction) of {last['data']}, at "
+            f"{triplets:,} triplets (before, after, instruction) of {last['data']}, at "
             f"{recipe['data']['size']} and {recipe['data']['large_size']} pixels, seed "
             f"{recipe['data']['seed']}"
             + (f", look: {recipe['data']['look']}." if index["labelled"] else "."),
@@ -114,7 +134,7 @@ def write_card(out: Path, folder: Path) -> None:
             "|---|---|",
             *figures,
             "",
-            *_LIMITS.splitlines(),
+            *(_LIMITS if start is None else _LIMITS_FURTHER).splitlines(),
             "",
         ]
     )
@@ -135,7 +155,7 @@ pipeline_tag: image-to-image
 # A small InstructPix2Pix editor
 
 An ordinary diffusers `StableDiffusionInstructPix2PixPipeline` (DDIM; the network predicts the clean
-latent), trained from nothing. The autoencoder's encoder is set, not trained: principal components
+latent), trained ORIGIN. The autoencoder's encoder is set, not trained: principal components
 of patches. UNet and autoencoder are float16, the text encoder is float32: the stock pipeline runs
 with `torch_dtype` left out. `relevance_head.safetensors` holds a convolution of the features that
 enter the UNet's `conv_out`; its sigmoid is the probability that a latent pixel is to be edited."""
@@ -144,3 +164,8 @@ _LIMITS = """## Limits
 
 It has seen nothing but the data above. Expect sense of it only for images and instructions of that
 kind; photographs, other objects, other words and other languages are outside of what it knows."""
+
+_LIMITS_FURTHER = """## Limits
+
+It has seen the data above and what the editor that it began with had seen. Expect sense of it only
+for images and instructions of those kinds, and the better the more recent."""

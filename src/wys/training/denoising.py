@@ -102,6 +102,14 @@ class DenoiserSettings:
                 return phase
         return self.phases[-1]
 
+    def pixels(self, images: int) -> float:
+        """The pixels of so many images from the beginning, by which steps take their time."""
+        total, left = 0, images
+        for phase in self.phases:
+            total += min(left, phase.images) * phase.size**2
+            left -= min(left, phase.images)
+        return float(total + left * self.phases[-1].size ** 2)
+
 
 def build_networks(
     settings: DenoiserSettings, tokenizer: CLIPTokenizer, latent_channels: int, latent_size: int
@@ -259,6 +267,7 @@ def train_denoiser(
         batch_loss,
         lambda: share_of(phase().batch) * accelerator.num_processes,
         evaluate,
+        settings.pixels,
     )
 
 

@@ -65,7 +65,7 @@ def launch(
         cache: folder for compiled kernels, which the next start takes over.
 
     Raises:
-        WysError: one of the processes raised it.
+        WysError: one of the processes raised it, ran out of memory or room, or was killed.
     """
     if processes == 1:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache.resolve())
@@ -84,15 +84,27 @@ def launch(
     before = dict(os.environ)
     os.environ.update(environment)
     sentences = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    context = None
     try:
-        torch.multiprocessing.spawn(
-            _child, (function, device, precision, args, sentences), nprocs=processes
+        context = torch.multiprocessing.spawn(
+            _child, (function, device, precision, args, sentences), nprocs=processes, join=False
         )
+        while not context.join():
+            pass
     except torch.multiprocessing.ProcessRaisedException:
         if sentences.empty():
             raise
         raise WysError(sentences.get()) from None
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise WysError(
+            "a training process was ended from outside, often for lack of memory; the same command "
+            "goes on from the last save, and fewer --processes take less."
+        ) from error
     finally:
+        # None goes on where this process is asked to end: another run may take the folder over.
+        for process in () if context is None else context.processes:
+            process.kill()
+            process.join()
         os.environ.clear()
         os.environ.update(before)
 
@@ -125,10 +137,22 @@ def _child(
         torch.set_num_threads(1)
     try:
         function(accelerator(device, precision), *args)
-    except WysError as error:
-        sentences.put(str(error))
+    except Exception as error:
+        if sentence := _sentence(error):
+            sentences.put(sentence)
         raise
     torch.distributed.destroy_process_group()
+
+
+def _sentence(error: Exception) -> str | None:
+    """What failed, where that is for a user to mend."""
+    # The processor's allocator has no error of its own.
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+        return "training is out of memory; fewer --processes take less."
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror or error}{where}; make room, and the same command goes on."
+    return str(error) if isinstance(error, WysError) else None
 
 
 def compiled(module: nn.Module, enabled: bool) -> Callable[..., Any]:
@@ -139,8 +163,13 @@ def compiled(module: nn.Module, enabled: bool) -> Callable[..., Any]:
     """
     if not enabled:
         return module
+    check_compiler()
+    return torch.compile(module)
+
+
+def check_compiler() -> None:
+    """Raises WysError where networks cannot be compiled."""
     if not torch.cuda.is_available() and shutil.which("g++") is None:
         raise WysError(
             "compiling needs the C++ compiler g++; install it or train without --compile."
         )
-    return torch.compile(module)

@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,22 @@ def duration(seconds: float) -> str:
 class Meter:
     """A rich bar on a terminal, a plain line every `every` seconds elsewhere.
 
-    The time left is the work left over the rate of the last two minutes.
+    The time left is the work left over the work of the last two minutes.
+
+    Args:
+        work: what so many items from the beginning cost; by default each as much.
     """
 
-    def __init__(self, title: str, total: int, bar: Progress | None, task: TaskID | None) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        bar: Progress | None,
+        task: TaskID | None,
+        work: Callable[[int], float] = float,
+    ) -> None:
         self.title, self.total = title, total
-        self._bar, self._task = bar, task
+        self._bar, self._task, self._work = bar, task, work
         self._past: deque[tuple[float, int]] = deque()
         self._told = -math.inf
         self.every = 20.0
@@ -52,15 +62,23 @@ class Meter:
         (t0, n0), (t1, n1) = self._past[0], self._past[-1]
         return (n1 - n0) / (t1 - t0)
 
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest takes at the pace of lately; infinity before that is known."""
+        if self.rate <= 0:
+            return math.inf
+        (t0, n0), (t1, n1) = self._past[0], self._past[-1]
+        # The last step may go beyond the total: a batch is not cut.
+        rest = max(self._work(self.total) - self._work(n1), 0.0)
+        return rest * (t1 - t0) / (self._work(n1) - self._work(n0))
+
     def update(self, done: int, note: str = "") -> None:
         """Tells how much is done, with a short note such as the loss."""
         now = time.monotonic()
         self._past.append((now, done))
         while self._past[0][0] < now - WINDOW and len(self._past) > 2:
             self._past.popleft()
-        # The last step may go beyond the total: a batch is not cut.
-        left = max(self.total - done, 0) / self.rate if self.rate > 0 else math.inf
-        tail = f"{self.rate:.1f}/s, {duration(left)} left  {note}"
+        tail = f"{self.rate:.1f}/s, {duration(self.seconds_left)} left  {note}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=self.total, note=tail)
         elif now - self._told >= self.every or (done >= self.total and self._told < math.inf):
@@ -69,17 +87,19 @@ class Meter:
 
 
 @contextmanager
-def meter(title: str, total: int, shown: bool = True) -> Iterator[Meter]:
+def meter(
+    title: str, total: int, shown: bool = True, work: Callable[[int], float] = float
+) -> Iterator[Meter]:
     """A `Meter` that is shown, or counts silently (in all processes but the first)."""
     if not shown:
-        quiet = Meter(title, total, None, None)
+        quiet = Meter(title, total, None, None, work)
         quiet.every = math.inf
         quiet._told = math.inf
         yield quiet
         return
     console = Console()
     if not console.is_terminal:
-        yield Meter(title, total, None, None)
+        yield Meter(title, total, None, None, work)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -88,7 +108,7 @@ def meter(title: str, total: int, shown: bool = True) -> Iterator[Meter]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console) as bar:
-        yield Meter(title, total, bar, bar.add_task(title, total=total, note=""))
+        yield Meter(title, total, bar, bar.add_task(title, total=total, note=""), work)
 
 
 def append_log(path: Path, entry: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ Every stage keeps its state in the output folder and goes on from it, so a run t
 started again with the same command.
 """
 
+import math
+import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +19,7 @@ from diffusers import AutoencoderKL
 
 from wys.devices import multiplies_bfloat16
 from wys.diffusion.conditioning import Guidance
-from wys.diffusion.loading import SETTINGS, builtin_directory
+from wys.diffusion.loading import SETTINGS
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, settings_as_json
 from wys.errors import WysError, WysWarning
@@ -29,6 +31,7 @@ from wys.training.autoencoder import (
     measure_scale,
     train_autoencoder,
 )
+from wys.training.beginning import check_start, keep_beginning, start_directory
 from wys.training.card import record, write_card
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase, load_networks, train_denoiser
@@ -36,7 +39,7 @@ from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
 from wys.training.learner import OptimiserSettings
-from wys.training.parallel import check_device, launch
+from wys.training.parallel import check_compiler, check_device, launch
 from wys.training.plan import plan_in_words
 from wys.training.progress import Meter, meter
 from wys.training.sheets import draw_curves
@@ -191,6 +194,7 @@ def train(run: Run) -> None:
 def run_stages(run: Run) -> None:
     """`train` for who has called `check_ready` and `check_data`."""
     recipe, out, stages, start = run.recipe, run.out, run.stages, run.start
+    keep_beginning(start, out)
     if recipe.precision == "auto":
         fast = multiplies_bfloat16(torch.device(run.device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
@@ -212,7 +216,7 @@ def run_stages(run: Run) -> None:
         print(words, flush=True)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
-    record(out, recipe, run.device, run.processes, run.data)
+    record(out, recipe, run.device, run.processes, run.data, start)
     work = partial(launch, cache=out / "compiled", device=run.device, precision=recipe.precision)
 
     def curves(stage: str, *quantities: str) -> None:
@@ -222,6 +226,8 @@ def run_stages(run: Run) -> None:
         make_data(source_of(recipe, run.data), recipe.data, out, run.workers)
     if "tokenizer" in stages and not (out / "tokenizer" / "vocab.json").exists():
         make_tokenizer(recipe, out, start)
+        if run.data is not None:
+            notice_cuts(Folder(run.data), out)
     if "autoencoder" in stages and start is None:
         work(
             train_autoencoder,
@@ -267,10 +273,20 @@ def check_ready(run: Run) -> None:
             f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
             f"{smallest // 2}."
         )
+    if run.device == "cuda" and processes > torch.cuda.device_count():
+        raise WysError(
+            f"{processes} processes need a GPU each, and there are {torch.cuda.device_count()}."
+        )
     if run.workers < 0:
         raise WysError(f"triplets are made by 0 workers or more, not by {run.workers}.")
+    if not 0 <= run.save_minutes < math.inf:
+        raise WysError(
+            f"the state is saved every so many minutes, 0 or more, not {run.save_minutes:g}."
+        )
+    if run.compile:
+        check_compiler()
     if run.start is not None:
-        check_start(recipe, run.start)
+        check_start(recipe.denoiser.network, run.start)
 
 
 def source_of(recipe: Recipe, data: Path | None) -> Source:
@@ -313,30 +329,22 @@ def notice_another_length(recipe: Recipe, out: Path) -> None:
         )
 
 
-def start_directory(start: Path | None) -> Path | None:
-    """The folder of an editor to train further; `builtin` stands for that of the built-in one."""
-    return builtin_directory() if start == Path("builtin") else start
-
-
-def check_start(recipe: Recipe, start: Path) -> None:
-    """Raises WysError where an editor lacks a part, or its network is not of the recipe's size."""
-    for part in ("unet", "text_encoder", "tokenizer", "vae"):
-        if not (start / part).is_dir():
-            raise WysError(f"{start} is no editor to train further: it has no folder {part}.")
-    network, config = recipe.denoiser.network, read_json(start / "unet" / "config.json")
-    wanted = {
-        "block_out_channels": list(network.channels),
-        "cross_attention_dim": network.text_width,
-        "attention_head_dim": network.heads,
-        "norm_num_groups": network.groups,
-    }
-    for name, value in wanted.items():
-        given = config.get(name) if isinstance(config, dict) else None
-        if given != value:
-            raise WysError(
-                f"{start} cannot be trained further with this recipe: its unet has the {name} "
-                f"{given}, not {value}; take an editor that this recipe made."
-            )
+def notice_cuts(folder: Folder, out: Path) -> None:
+    """Warns of instructions of one's own that are longer than what the text encoder takes."""
+    tokenizer = load_tokenizer(out / "tokenizer")
+    most = tokenizer.model_max_length - 2  # Start and end token take a place each.
+    texts = [entry.instruction for entries in folder.entries.values() for entry in entries]
+    tokens = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
+    cut = [(text, ids) for text, ids in zip(texts, tokens, strict=True) if len(ids) > most]
+    if cut:
+        text, ids = cut[0]
+        warn(
+            f"{len(cut)} of {len(texts)} instructions have more than the {most} tokens that the "
+            f'text encoder takes and are learnt without their ends: of "{text}" the end after '
+            f'"{tokenizer.decode(ids[:most]).strip()}".',
+            WysWarning,
+            stacklevel=2,
+        )
 
 
 def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) -> AutoencoderKL:
@@ -396,7 +404,11 @@ def main() -> None:
         ),
     }
     run = tyro.extras.overridable_config_cli(presets)
-    train(replace(run, start=start_directory(run.start)))
+    try:
+        train(replace(run, start=start_directory(run.start)))
+    except WysError as error:
+        print(f"wys: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the shards that exist are the progress that was made, and training may begin on 
 
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -253,6 +254,8 @@ def write_shard(source: Source, shard: Shard, folder: Path) -> None:
 
 
 def _work(source: Source, shards: Sequence[Shard], folder: Path, sentences: Any) -> None:
+    # An interrupt reaches all processes at once; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     for shard in shards:
@@ -318,6 +321,7 @@ def generate(
         return
     context = multiprocessing.get_context("spawn")
     sentences = context.SimpleQueue()
+    workers = min(workers, len(missing))
     processes = [
         context.Process(
             target=_work, args=(source, missing[i::workers], folder, sentences), daemon=True
