@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from wys.diffusion.loading import EditorOptions
     from wys.diffusion.noise import NoisePrediction
     from wys.diffusion.sampler import EditSettings, Solver
-    from wys.diffusion.settings import PAPER, EditorSettings
+    from wys.diffusion.settings import PAPER, EditorSettings, read_settings
     from wys.errors import WysError, WysWarning
     from wys.image import Picture, read_image, read_mask, read_picture, write_image, write_picture
     from wys.image_edit import EditStep, ImageEdit, edit_image, edit_steps, relevance_map
@@ -29,7 +29,7 @@ _PLACES = {
     "wys.diffusion.loading": ("EditorOptions",),
     "wys.diffusion.noise": ("NoisePrediction",),
     "wys.diffusion.sampler": ("EditSettings", "Solver"),
-    "wys.diffusion.settings": ("PAPER", "EditorSettings"),
+    "wys.diffusion.settings": ("PAPER", "EditorSettings", "read_settings"),
     "wys.errors": ("WysError", "WysWarning"),
     "wys.image": (
         "Picture",
@@ -80,6 +80,7 @@ __all__ = [
     "read_mask",
     "read_picture",
     "read_relevance",
+    "read_settings",
     "relevance_map",
     "write_image",
     "write_picture",

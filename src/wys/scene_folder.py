@@ -37,6 +37,7 @@ from wys.nerf.scene import Scene
 from wys.scene_layer import Layer, layer_name
 from wys.scene_record import FORMAT, read_record
 from wys.store import (
+    PathLike,
     read_tensors,
     remove_folder,
     whole_folder,
@@ -110,12 +111,13 @@ class SceneFolder:
         return SceneFolder.open(path)
 
     @staticmethod
-    def open(path: Path) -> SceneFolder:
+    def open(path: PathLike) -> SceneFolder:
         """Reads the record of a folder.
 
         Raises:
             WysError: there is no such folder, it holds no scene, or its record is damaged.
         """
+        path = Path(path)
         if not path.exists():
             raise WysError(f"{path} does not exist; 'wys scene fit DATA --out {path}' makes it.")
         if not (path / RECORD).is_file():

@@ -40,6 +40,7 @@ FLAGS = [
 ]
 PATIENCE = 240_000
 """Milliseconds: a machine may be busy with something else."""
+INSTRUCTION = "#instruction textarea, #instruction input"
 Visitor = Callable[..., Any]
 
 
@@ -135,11 +136,22 @@ def pixels(content: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
 
+def paint(page: Any) -> None:
+    """Adds a stroke to the mask, near the upper right corner."""
+    page.click("[data-mode=add]")
+    box = page.locator("#stage canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.2 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
+    page.mouse.up()
+    page.wait_for_selector("[data-part=undo]:enabled")
+
+
 def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
     page = visitor()
     page.set_input_files("#stage input[type=file]", photo)
     page.wait_for_selector("#stage [data-state=image] canvas")
-    page.fill("#instruction textarea, #instruction input", "make the ball red")
+    page.fill(INSTRUCTION, "make the ball red")
     begun = time.perf_counter()
     page.click("#look")
     told(page, "verdict")
@@ -173,14 +185,7 @@ def test_the_story_of_an_edit(visitor: Visitor, photo: Path) -> None:
     page.dispatch_event("[data-part=threshold]", "change")
 
     # A stroke adds to the mask where nothing was.
-    page.click("[data-mode=add]")
-    box = page.locator("#stage canvas").bounding_box()
-    page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.2 * box["height"])
-    page.mouse.down()
-    page.mouse.move(box["x"] + 0.9 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
-    page.mouse.up()
-    page.wait_for_selector("[data-part=undo]:enabled")
-
+    paint(page)
     page.click("#edit")
     page.wait_for_selector("#figures dl")
     assert "unchanged" in page.inner_text("#figures")
@@ -221,11 +226,15 @@ def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None
     enter(page, "#steps input", "150")
     page.click("#edit")
     page.wait_for_selector("#message progress[max='150']")
+    # What would begin something else rests: the job's end would undo it.
+    assert page.locator("[data-part=new]").evaluate("button => button.inert")
     page.click("#cancel")
     page.wait_for_selector("#cancel:text('Cancelling')")
+    page.press(INSTRUCTION, "Enter")
     page.wait_for_selector("#message :text('Cancelled')")
     page.wait_for_selector("#edit")
     page.wait_for_selector("#result", state="hidden")
+    assert not page.locator("[data-part=new]").evaluate("button => button.inert")
 
     # Several seeds become a gallery to choose from.
     enter(page, "#steps input", "1")
@@ -237,6 +246,20 @@ def test_an_edit_can_be_cancelled_and_the_page_goes_on(visitor: Visitor) -> None
     page.locator("#variants button:has(img)").nth(1).click()
     page.wait_for_function("document.querySelector('#command textarea').value.includes('--seed 1')")
     assert "--relevance relevance.safetensors" in page.input_value("#command textarea")
+
+
+def test_what_was_painted_for_other_words_is_not_lost_in_silence(visitor: Visitor) -> None:
+    page = visitor()
+    page.click("#stage .card:nth-child(4)")
+    told(page, "verdict")
+    paint(page)
+    page.fill(INSTRUCTION, "make the floor gray")
+    page.click("#edit")
+    page.wait_for_selector("#message .verdict:has-text('paint again')")
+    page.wait_for_selector("#result", state="hidden")
+    assert page.locator("[data-part=undo]").is_disabled()
+    page.click("#edit")
+    page.wait_for_selector("#figures dl")
 
 
 def test_errors_are_one_sentence_and_the_page_goes_on(
@@ -257,7 +280,7 @@ def test_errors_are_one_sentence_and_the_page_goes_on(
 
     page.set_input_files("#stage input[type=file]", photo)
     page.wait_for_selector("#stage [data-state=image] canvas")
-    page.fill("#instruction textarea, #instruction input", "make the ball red")
+    page.fill(INSTRUCTION, "make the ball red")
     enter(page, "#editor :is(textarea, input)", "/no/such/editor")
     page.click("#look")
     page.wait_for_selector("#message .error:has-text('/no/such/editor')")
@@ -305,7 +328,7 @@ def test_two_visitors_share_nothing(visitor: Visitor, photo: Path) -> None:
     two.set_input_files("#stage input[type=file]", photo)
     two.wait_for_selector("#stage [data-state=image] canvas")
     told(one, "verdict")
-    assert two.input_value("#instruction textarea, #instruction input") == ""
+    assert two.input_value(INSTRUCTION) == ""
     assert two.get_attribute("#stage canvas", "aria-label") == "The image blue ball.png"
     assert "blue" not in str(one.get_attribute("#stage canvas", "aria-label"))
     one.click("#edit")

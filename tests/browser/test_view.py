@@ -195,4 +195,4 @@ def test_a_photograph_is_looked_through_and_a_path_filmed(
     places = path.cameras.world_from_camera[:, :3, 3]
     assert places[0].tolist() == pytest.approx(wanted.position, abs=1e-3)
     assert math.dist(places[0].tolist(), places[-1].tolist()) > 0.05
-    assert len(imageio.imread(tmp_path / "out" / "path.mp4")) == len(places)
+    assert len(imageio.imread(tmp_path / "out" / "camera_path.mp4")) == len(places)

@@ -59,6 +59,8 @@ def bench_image(
     chosen = [method for method in METHODS if not methods or method in methods]
     if on.data is not None and best_guidance is None:
         # What is best on the world is not what is best on other images.
+        if "ip2p-best" in methods:
+            raise WysError("ip2p-best needs --best-guidance S_T S_I with --data.")
         chosen = [method for method in chosen if method != "ip2p-best"]
     source = on.source()
     result.check()
@@ -136,7 +138,7 @@ def bench_speed(
     steps: int = 20,
     repeats: int = 5,
     seed: int = 0,
-    scenes: bool = True,
+    no_scenes: Flag = False,
     rows: Annotated[tuple[str, ...] | None, optional("NAME...")] = None,
     result: ResultGroup = ResultOptions(),  # noqa: B008
     editor: EditorGroup = EditorOptions(),  # noqa: B008
@@ -148,14 +150,14 @@ def bench_speed(
         steps: Denoising steps.
         repeats: Turns of each job; the median counts.
         seed: Seed of the images and the noise.
-        scenes: The fit of a small scene and an edit of it, too; or images alone.
+        no_scenes: Time images alone, without the fit and the edit of a small scene.
         rows: Time these only, by their names in the table ("window 10 %" edit).
     """
     from wys.apps.progress import progress
     from wys.evaluation.speed_bench import SpeedSettings, speed_bench
     from wys.evaluation.speed_scenes import SceneJobSettings
 
-    scene = SceneJobSettings() if scenes else None
+    scene = None if no_scenes else SceneJobSettings()
     settings = SpeedSettings(size, steps, repeats, seed, scene, rows or ())
     result.check()
     result.claim("speed", editor=editor.editor)

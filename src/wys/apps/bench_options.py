@@ -118,7 +118,7 @@ class ResultOptions:
     """Write the rows to this file."""
     out: Annotated[Path | None, optional("DIR")] = None
     """Write cases.jsonl, rows.json, tables.md and report.html there; the same command goes on
-    with a run that was stopped."""
+    with a run that was stopped (speed and scene-fit begin anew)."""
 
     def check(self) -> None:
         """Raises WysError where results could not be written."""

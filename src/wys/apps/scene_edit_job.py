@@ -77,8 +77,9 @@ def begin_layer(folder: SceneFolder, name: str, record: dict[str, Any], resume: 
         for key in same:
             if _told(begun.record, key) != _told(record, key):
                 raise WysError(
-                    f"the unfinished edit of {folder.path} began with another {key}; repeat its "
-                    f"options ({begun.record.get('command', 'as they were')}), or {drop}."
+                    f'the unfinished edit of {folder.path}, "{begun.record["instruction"]}", began '
+                    f"with another {key}; give what it began with "
+                    f"({begun.record.get('command', 'as it was')}), or {drop}."
                 )
         return begun
     top = folder.top

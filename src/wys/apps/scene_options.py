@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from wys.apps.options import Flag, before_the_edit, of_source, optional, overridden, own
+from wys.apps.options import Flag, before_the_edit, of_source, optional, overridden
 from wys.errors import WysError
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ class FitOptions:
     """How long and on what the field is fitted."""
 
     iterations: Annotated[int | None, optional("N")] = None
-    """Optimiser steps."""
+    """Optimiser steps (2000)."""
     seconds: Annotated[float | None, optional("S")] = None
     """Or: as many steps as take about this long here (measured first)."""
     rays: Annotated[int | None, optional("N")] = None
-    """Rays of each step."""
+    """Rays of each step (512)."""
     decay: Annotated[float | None, optional("WEIGHT")] = None
-    """How plain the field stays where few photographs tell: more is plainer, 0 leaves it alone."""
+    """How plain the field stays where few photographs tell: more is plainer, 0 leaves it alone
+    (2)."""
     seed: int = 0
     """Seed of the field and of all draws."""
     device: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
@@ -89,21 +90,22 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class SceneMapOptions:
-    """How the relevance maps of the views are made; what is not given is the method's own."""
+    """How the relevance maps of the views are made; what is not given is the method's own, or
+    the editor's where the method leaves it open."""
 
-    source: Annotated[Literal["difference", "head"] | None, own("{difference,head}")] = None
-    """From the predicted noise, or by the editor's relevance head."""
-    draws: Annotated[int | None, own("N")] = None
+    source: Annotated[Literal["difference", "head"] | None, optional("{difference,head}")] = None
+    """From the predicted noise, or by the relevance head."""
+    draws: Annotated[int | None, optional("N")] = None
     """Noise draws to average each map over (paper: 1)."""
-    timesteps: Annotated[tuple[float, ...] | None, own("FRACTION...")] = None
+    timesteps: Annotated[tuple[float, ...] | None, optional("FRACTION...")] = None
     """Noise levels of the maps, 0 to 1, averaged (paper: 0.8)."""
-    smoothing: Annotated[float | None, own("SIGMA")] = None
+    smoothing: Annotated[float | None, optional("SIGMA")] = None
     """Blur of the raw maps, in latent pixels (paper: 0)."""
-    edges: Annotated[float | None, own("PIXELS")] = None
+    edges: Annotated[float | None, optional("PIXELS")] = None
     """Latent pixels within which the maps' edges move to the photographs' (paper: 0)."""
-    threshold: Annotated[float | Literal["auto"] | None, own("FLOAT|auto")] = None
+    threshold: Annotated[float | Literal["auto"] | None, optional("FLOAT|auto")] = None
     """Change where the relevance is at least this, 0 to 1, or 'auto'."""
-    rival: Annotated[float | None, own("SHARE")] = None
+    rival: Annotated[float | None, optional("SHARE")] = None
     """Of things apart, change those at least this share as relevant as the first; 0: all."""
     seed: int = 0
     """Seed of all noise."""
@@ -132,31 +134,32 @@ class SceneMapOptions:
 
 @dataclass(frozen=True)
 class SceneGuideOptions:
-    """How the scene is edited; what is not given is the method's own setting."""
+    """How the scene is edited; what is not given is the method's own, or the editor's where the
+    method leaves it open."""
 
-    guidance_text: Annotated[float | None, own("S_T")] = None
+    guidance_text: Annotated[float | None, optional("S_T")] = None
     """Guidance scale of the instruction (paper: 7.5)."""
-    guidance_image: Annotated[float | None, own("S_I")] = None
+    guidance_image: Annotated[float | None, optional("S_I")] = None
     """Guidance scale of the photograph (paper: 1.5)."""
-    steps: Annotated[int | None, own("N")] = None
+    steps: Annotated[int | None, optional("N")] = None
     """Denoising steps of each edited photograph (paper: 20)."""
-    solver: Annotated[Literal["ddim", "dpm++"] | None, own("{ddim,dpm++}")] = None
+    solver: Annotated[Literal["ddim", "dpm++"] | None, optional("{ddim,dpm++}")] = None
     """dpm++ looks back a step, which is made for few steps (paper: ddim)."""
     noise: Annotated[
         tuple[float, float] | None,
-        tyro.conf.arg(metavar="LOW HIGH", help_behavior_hint="(default: the method's own)"),
+        optional("LOW HIGH"),
     ] = None
-    """Range of the noise, 0 to 1, that edits begin with; first ones begin with all of it."""
+    """Range of the noise, 0 to 1, that edits begin with (wys: 0.6 0.95, first ones: all of it)."""
     every: Annotated[int | None, optional("N")] = None
-    """Steps of the field after each photograph (paper: 10)."""
+    """Steps of the field after each photograph (10)."""
     passes: Annotated[float | None, optional("N")] = None
-    """How often each photograph is edited, on average."""
+    """How often each photograph is edited, on average (2)."""
     at_once: Annotated[int | None, optional("N")] = None
     """Photographs in a batch, for maps and first edits (4); 1 needs the least memory."""
     rest: Annotated[int | None, optional("N")] = None
-    """Steps of the field after the last edited photograph."""
+    """Steps of the field after the last edited photograph (0)."""
     rate: Annotated[float | None, optional("SHARE")] = None
-    """Learning rate of the field, relative to that of its fit."""
+    """Learning rate of the field, as a share of its fit's (1)."""
     force: Flag = False
     """Edit also where no view shows what is meant."""
 

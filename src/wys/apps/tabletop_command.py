@@ -30,7 +30,7 @@ def tabletop(
 ) -> None:
     """Render sample images of the tabletop world with their exact edits and masks.
 
-    Writes a folder that training and benches take as --data, and sheet.png of the first 24.
+    Writes a folder that training and benches take as --data, and a sheet of 24.
 
     Args:
         out: Folder for the images.

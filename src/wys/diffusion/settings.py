@@ -3,14 +3,13 @@
 import dataclasses
 import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wys.diffusion.sampler import EditSettings
 from wys.edit_score import ScoreSettings
 from wys.errors import WysError
 from wys.relevance import RelevanceSettings
-from wys.store import parse_as, read_json
+from wys.store import PathLike, parse_as, read_json
 
 LEAST_SIZE, MOST_SIZE = 16, 16384
 """Pixels below and above which nobody edits an image."""
@@ -51,7 +50,7 @@ PAPER = EditorSettings()
 """The paper's settings, for any checkpoint that brings none of its own."""
 
 
-def read_settings(path: Path) -> EditorSettings:
+def read_settings(path: PathLike) -> EditorSettings:
     """Reads `wys.json`: {"version": 1, "relevance": {...}, "edit": {...}, "size": ...}.
 
     What is left out has the value of the preset `paper`.

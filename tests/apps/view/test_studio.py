@@ -59,7 +59,8 @@ def test_a_live_edit_is_what_the_command_makes(
     assert studio.live.standing == "paused" and studio.busy
     # The edit is seen as it stands, and nothing else can be done.
     assert [layer.name for layer in studio.stack.layers] == [""]
-    assert SceneFolder.open(scene).unfinished is not None
+    assert SceneFolder.open(str(scene)).unfinished is not None
+    assert f'An edit is unfinished: "{TEXT}"' in Studio(scene, studio.settings).message
     studio.undo()
     assert "under way" in studio.message
     studio.resume()

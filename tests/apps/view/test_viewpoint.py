@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from wys.apps.view.paths import PathSettings, cameras_of, film
+from wys.apps.view.paths import PathSettings, cameras_of, film, free_name
 from wys.apps.view.viewpoint import Viewpoint, along, quaternion, rotation
-from wys.camera import look_at
+from wys.camera import Camera, look_at
 from wys.datasets.camera_path import read_camera_path
 from wys.errors import WysError
 
@@ -81,11 +81,15 @@ def test_a_path_goes_smoothly_through_its_stops() -> None:
 def test_a_film_comes_with_the_path_that_the_renderer_reads(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
     settings = PathSettings(seconds=0.4, rate=5)
-    steps = film(
-        STOPS[:3], settings, (16, 24), WORLD, lambda c: torch.rand(3, c.height, c.width), tmp_path
-    )
-    assert list(steps) == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert (tmp_path / "path.mp4").stat().st_size > 0
+
+    def shoot(camera: Camera) -> torch.Tensor:
+        return torch.rand(3, camera.height, camera.width)
+
+    for name in ("camera_path", "camera_path-2"):
+        assert free_name(tmp_path) == name
+        steps = film(STOPS[:3], settings, (16, 24), WORLD, shoot, tmp_path, name)
+        assert list(steps) == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert (tmp_path / "camera_path.mp4").stat().st_size > 0
     path = read_camera_path(tmp_path / "camera_path.json", WORLD)
     assert path.seconds == pytest.approx(0.8)
     wanted = cameras_of(STOPS[:3], 4, 16, 24)

@@ -32,6 +32,10 @@ Updates = dict[Any, Any]
 WORKING = "class='told busy'"
 """Stands in every message of a job that goes on."""
 LOOKING = "Looking for what the instruction changes"
+UNPAINTED = (
+    " What you painted for other words is gone: paint again where this map is wrong, and press "
+    "Edit."
+)
 CANCELLING = "() => 'Cancelling'"
 SHOW_RESULT = """() => {
     document.querySelector("#slider")?.scrollIntoView({ behavior: "smooth", block: "nearest" });
@@ -203,8 +207,12 @@ class Page(Layout):
             wish.check()
             if not stop.wanted and not jobs.is_seen(visit, self._editors, wish):
                 yield {self.message: working(LOOKING)}
+                painted = bool(wish.marks.strokes)
                 visit, wish, updates = self._seen(visit, wish)
                 yield updates
+                if painted and not stop.wanted:
+                    yield self._idle() | {self.message: _verdict(visit, UNPAINTED)}
+                    return
             left, made = TimeLeft(["step"]), visit.outcome
             steps = jobs.edits(visit, self._editors, wish)
             while not stop.wanted and (progress := next(steps, None)):

@@ -177,7 +177,9 @@ class Layout:
                 buttons=["copy"],
                 elem_id="command",
             )
-            self.history = self._gallery("This visit", "history")
+            self.history = self._gallery(
+                "This visit, kept until the page is closed or loaded anew", "history"
+            )
 
     def _gallery(self, label: str, name: str) -> Any:
         return gr.Gallery(

@@ -283,8 +283,24 @@ $("clear").addEventListener("click", () => {
 
 // ---- images from the visitor
 
+// While a job runs nothing else begins: its end would put back the image and the words it began with.
+const working = () => document.querySelector(".told.busy") !== null;
+const RESTING = ["#use", "#history", "#variants", '[data-part="samples"]', '[data-part="new"]'];
+new MutationObserver(() => {
+  const busy = working();
+  for (const part of document.querySelectorAll(RESTING.join())) {
+    if (part.inert !== busy) part.inert = busy;
+  }
+}).observe(document.body, { childList: true, subtree: true });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.closest?.("#instruction") && working()) {
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}, true);
+
 async function take(file) {
-  if (!file) return;
+  if (!file || working()) return;
   if (file.size > props.most_bytes) return trigger("refused", { reason: "size" });
   element.dataset.busy = "true";
   try {

@@ -110,7 +110,12 @@ class Panel:
         with self._gui.add_folder("Edit"):
             self._go = self._gui.add_button("Edit", icon=viser.Icon.WAND)
             self._pause = self._gui.add_button("Pause", color="gray", icon=viser.Icon.PLAYER_PAUSE)
-            self._stop = self._gui.add_button("Stop", color="gray", icon=viser.Icon.PLAYER_STOP)
+            self._stop = self._gui.add_button(
+                "Stop",
+                color="gray",
+                icon=viser.Icon.PLAYER_STOP,
+                hint="Drops what is being made; Pause keeps it.",
+            )
             self._bar = self._gui.add_progress_bar(0.0)
             self._told = self._gui.add_markdown("")
 
@@ -135,7 +140,10 @@ class Panel:
         with self._folder:
             self._none = self._gui.add_markdown("No edits yet.")
             self._undo = self._gui.add_button(
-                "Undo the last", color="gray", icon=viser.Icon.ARROW_BACK_UP
+                "Undo the last",
+                color="gray",
+                icon=viser.Icon.ARROW_BACK_UP,
+                hint="Takes the last edit out of the scene's folder, for good.",
             )
             # Layers stand above the button, whenever they come.
             self._undo.order = 1e9

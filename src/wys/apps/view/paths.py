@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -39,6 +40,15 @@ def cameras_of(stops: tuple[Viewpoint, ...], count: int, height: int, width: int
     return replace(each[0], intrinsics=lenses, world_from_camera=poses)
 
 
+def free_name(out: Path) -> str:
+    """camera_path, or camera_path-2 and so on: a name of which no film lies in a folder."""
+    for number in itertools.count(1):
+        name = "camera_path" if number == 1 else f"camera_path-{number}"
+        if not any((out / f"{name}{suffix}").exists() for suffix in (".mp4", ".json")):
+            return name
+    raise AssertionError("numbers do not end")
+
+
 def film(
     stops: tuple[Viewpoint, ...],
     settings: PathSettings,
@@ -46,8 +56,9 @@ def film(
     scene_from_world: Float[Tensor, "4 4"],
     shoot: Callable[[Camera], Float[Tensor, "3 h w"]],
     out: Path,
+    name: str,
 ) -> Iterator[tuple[int, int]]:
-    """Writes path.mp4 and camera_path.json into a folder: (pictures made, pictures in all).
+    """Writes NAME.mp4 and its cameras, NAME.json, into a folder: (pictures made, all of them).
 
     Args:
         size: (height, width) of the pictures.
@@ -60,8 +71,8 @@ def film(
     cameras = cameras_of(stops, count, *size)
     path = CameraPath(cameras, count / settings.rate)
     with result_folder(out) as results:
-        write_camera_path(results / "camera_path.json", path, scene_from_world)
-        with scene_results.film(results / "path.mp4", settings.rate) as add:
+        write_camera_path(results / f"{name}.json", path, scene_from_world)
+        with scene_results.film(results / f"{name}.mp4", settings.rate) as add:
             for i in range(count):
                 add(shoot(cameras[i]))
                 yield i + 1, count

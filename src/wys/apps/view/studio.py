@@ -26,7 +26,7 @@ from wys.apps.scene_edit_job import EditJob, begin_layer, edit_record
 from wys.apps.scene_options import Method, SceneGuideOptions, SceneMapOptions
 from wys.apps.scene_results import VERDICTS, spread_indices
 from wys.apps.view.live import Live, Progress
-from wys.apps.view.paths import PathSettings, film
+from wys.apps.view.paths import PathSettings, film, free_name
 from wys.apps.view.stack import Cancelled, Mode, Place, Shot, ShownLayer, Stack
 from wys.apps.view.turns import Turns, by_turns
 from wys.apps.view.viewpoint import Viewpoint
@@ -106,7 +106,6 @@ class Studio:
         self.strengths: dict[str, float] = {}
         self.live: Live | None = None
         self._beginning = threading.Lock()  # Held from the look at whether it is busy.
-        self.message = "Type an instruction, then preview where it matters."
         self.preview: Preview | None = None
         self._editor: Editor | None = None
         self._device = beside(find_device(settings.editor.device))
@@ -115,6 +114,7 @@ class Studio:
         self.stack = Stack(self.folder.scene(None).to(self._device))
         self.images = self.capture.train.originals
         self._reload()
+        self.message = self._greeting()
 
     # ---------------------------------------------------------------- what is seen
 
@@ -190,6 +190,19 @@ class Studio:
         self._tell("told")
 
     # ---------------------------------------------------------------- inside
+
+    def _greeting(self) -> str:
+        """What to do first."""
+        try:
+            begun = self.folder.unfinished
+        except WysError as error:
+            return str(error)
+        if begun is None:
+            return "Type an instruction, then preview where it matters."
+        return (
+            f'An edit is unfinished: "{begun.record["instruction"]}". Type that and press Edit '
+            "to go on with it, or undo it."
+        )
 
     def _tell(self, news: News) -> None:
         """Who shows the work does not end it by failing to."""
@@ -384,9 +397,10 @@ class Studio:
             assert shot is not None
             return shot.picture(mode)
 
-        for index, count in film(stops, settings, size, to_world, shoot, out):
+        name = free_name(out)
+        for index, count in film(stops, settings, size, to_world, shoot, out, name):
             yield Progress("pictures", index, count)
-        self.message = f"The film and its camera_path.json are in {out}."
+        self.message = f"The film and its cameras are {name}.mp4 and {name}.json in {out}."
 
     def photographs(self, edited: bool) -> UInt8[Tensor, "n 3 h w"]:
         """The training photographs, or what the edits made of them."""
