@@ -190,7 +190,7 @@ def test_a_photograph_is_looked_through_and_a_path_filmed(
     page.get_by_role("button", name="Add this camera").click()
     page.get_by_text("2 cameras.").wait_for()
     page.get_by_role("button", name="Save film").click()
-    page.get_by_text("The film and its camera_path.json").wait_for()
+    page.get_by_text("The film and its cameras").wait_for()
     path = read_camera_path(tmp_path / "out" / "camera_path.json", studio.capture.scene_from_world)
     places = path.cameras.world_from_camera[:, :3, 3]
     assert places[0].tolist() == pytest.approx(wanted.position, abs=1e-3)
