@@ -5,8 +5,8 @@ Needs the extra `view`, playwright, and a chromium:
     wys scene fit tabletop:5 --out demo-scene/scene
     python examples/view_screenshot.py demo-scene/scene pictures
 
-The scene is copied first. Writes, in a window as on a desk and as on a phone, what is seen at
-first, after a preview, during an edit and after it.
+The scene is copied first, without its edits. Writes, in a window as on a desk and as on a phone,
+what is seen at first, after a preview, during an edit and after it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def main(scene: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
         copy = copy_scene(SceneFolder.open(scene), Path(folder) / "scene")
+        while copy.layers:
+            copy, _ = copy.undone()
         guide = SceneGuideOptions(passes=1)
         # One draw: a picture needs less time, and need not be as sure as an edit.
         given = StudioSettings(EditorOptions(), SceneMapOptions(draws=1), guide, film=0)
@@ -86,7 +88,7 @@ def main(scene: Path, out: Path) -> None:
             step = studio.live.step if studio.live is not None else None
             return step is not None and step.what == "field" and 2 * step.index > step.count
 
-        until(desk, half)
+        until(desk, lambda: half() or not studio.busy)
         shoot("during", 0)
         until(desk, lambda: not studio.busy)
         shoot("edited", 30)

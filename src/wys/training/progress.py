@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 class Meter:
     """A rich bar on a terminal, a plain line every `every` seconds elsewhere.
 
-    The time left is the work left over the work of the last two minutes.
+    The time left is that of the work left at the pace of the last two minutes.
 
     Args:
         work: what so many items from the beginning cost; by default each as much.
