@@ -55,3 +55,9 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     # Older releases of torch cannot tell; float32 is right everywhere.
     capabilities: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device ran out of memory; the processor's allocator has no error of its own."""
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or (isinstance(error, RuntimeError) and "allocate memory" in str(error))

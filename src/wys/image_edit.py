@@ -301,13 +301,7 @@ def edit_steps(
         )
     size = (images.shape[-2], images.shape[-1])
     settings = settings or editor.settings.edit
-    if negative and settings.guidance.branches == ("full",):
-        warnings.warn(
-            "nothing is steered away from where both guidance scales are 1; raise that of the text "
-            "(--guidance-text) for the negative prompt to count.",
-            WysWarning,
-            stacklevel=3,
-        )
+    _check_counts(negative, settings)
     shown = resize(images, editor.fit(size))
     told = editor.condition(shown, texts, negative)
     noise = normal(told.z0.shape[1:], seed, names, "edit")
@@ -370,6 +364,17 @@ def edit_steps(
     )
     active = tuple(i for i, want in enumerate(wanted) if want)
     yield EditStep(done, total, active, None, edit)
+
+
+def _check_counts(negative: str, settings: EditSettings) -> None:
+    """Warns of a negative prompt that no branch of the edit would see."""
+    if negative and settings.guidance.branches == ("full",):
+        warnings.warn(
+            "nothing is steered away from where both guidance scales are 1; raise that of the text "
+            "(--guidance-text) for the negative prompt to count.",
+            WysWarning,
+            stacklevel=4,
+        )
 
 
 def _decided(

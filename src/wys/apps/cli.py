@@ -300,11 +300,9 @@ def run(command: Command, arguments: list[str]) -> int:
         print(f"wys: {error}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
-        import torch
+        from wys.devices import is_out_of_memory
 
-        # The processor's allocator has no error of its own.
-        told = "allocate memory" in str(error)
-        if not told and not isinstance(error, torch.OutOfMemoryError | MemoryError):
+        if not is_out_of_memory(error):
             raise
         has = {option for action in actions_of(command) for option in action.option_strings}
         cure = (

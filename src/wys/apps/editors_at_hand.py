@@ -40,7 +40,8 @@ def own_editors(directories: Iterable[Path]) -> Iterator[EditorAtHand]:
 
 def _looked_at(name: str, path: Path) -> EditorAtHand:
     """A pipeline directory: whole or not, and what it runs with."""
-    from wys.diffusion.loading import SETTINGS, check_directory
+    from wys.diffusion.loading import SETTINGS
+    from wys.diffusion.refusals import check_directory
     from wys.diffusion.settings import read_settings
 
     try:
@@ -71,7 +72,7 @@ def hub_cache() -> Path:
 
 def hub_editors(cache: Path) -> Iterator[EditorAtHand]:
     """The InstructPix2Pix pipelines in the hub's cache."""
-    from wys.diffusion.loading import PIPELINE, check_directory
+    from wys.diffusion.refusals import PIPELINE, check_directory
     from wys.store import read_json
 
     for entry in sorted(cache.glob("models--*--*")):

@@ -19,6 +19,7 @@ from wys.diffusion import loading
 from wys.diffusion.conditioning import Branch, Conditioning
 from wys.diffusion.loading import EditorOptions
 from wys.diffusion.noise import NoisePrediction
+from wys.diffusion.refusals import PIPELINE, check_parts
 from wys.diffusion.schedule import Schedule
 from wys.diffusion.settings import PAPER, EditorSettings
 from wys.errors import WysError, WysWarning
@@ -38,7 +39,7 @@ class Editor:
         max_batch: int | None = None,
         name: str = "the pipeline",
     ) -> None:
-        loading.check_parts(pipeline, name)
+        check_parts(pipeline, name)
         if max_batch is not None and max_batch < 1:
             raise WysError(f"max_batch is at least 1, not {max_batch}.")
         if settings.size is None and pipeline.unet.config.sample_size is None:
@@ -96,7 +97,7 @@ class Editor:
         """
         if not isinstance(pipeline, StableDiffusionInstructPix2PixPipeline):
             raise WysError(
-                f"{type(pipeline).__name__} is not supported; use a {loading.PIPELINE} of the "
+                f"{type(pipeline).__name__} is not supported; use a {PIPELINE} of the "
                 "Stable Diffusion 1 or 2 kind."
             )
         place = pipeline.device if device is None else torch.device(device)

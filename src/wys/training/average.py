@@ -19,7 +19,8 @@ import torch
 import tyro
 from torch import Tensor
 
-from wys.diffusion.loading import builtin_directory, check_directory
+from wys.diffusion.loading import builtin_directory
+from wys.diffusion.refusals import check_directory
 from wys.errors import WysError
 from wys.store import read_metadata, read_tensors, whole_folder, write_tensors
 

@@ -57,14 +57,11 @@ def keep_beginning(start: Path | None, out: Path) -> None:
     if not path.exists():
         write_json(path, given)
     elif read_json(path) != given:
+        begun = "from nothing" if read_json(path) is None else "with an editor that is not this one"
         raise WysError(
-            f"{out} was begun {_in_words(read_json(path))}, and its networks fit only that; give "
-            "the --start that it was begun with, or train in another folder."
+            f"{out} was begun {begun}, and its networks fit only that; give the --start that it "
+            "was begun with, or train in another folder."
         )
-
-
-def _in_words(beginning: object) -> str:
-    return "from nothing" if beginning is None else "with an editor that is not this one"
 
 
 def _kept(start: Path) -> list[Path]:

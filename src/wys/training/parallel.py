@@ -19,6 +19,7 @@ import torch.multiprocessing
 from accelerate import Accelerator
 from torch import nn
 
+from wys.devices import is_out_of_memory
 from wys.errors import WysError
 
 # glibc gives large blocks back to the system at once by default; touching their pages again took
@@ -146,8 +147,7 @@ def _child(
 
 def _sentence(error: Exception) -> str | None:
     """What failed, where that is for a user to mend."""
-    # The processor's allocator has no error of its own.
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(error):
+    if is_out_of_memory(error):
         return "training is out of memory; fewer --processes take less."
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""

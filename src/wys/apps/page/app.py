@@ -195,8 +195,9 @@ class Page(Layout):
                 yield self._cancelled()
                 return
             yield {self.message: working(LOOKING)}
+            cleared = self._clears(visit, wish)
             visit, _, updates = self._seen(visit, wish)
-            found = self._idle() | {self.message: _verdict(visit)}
+            found = self._idle() | {self.message: _verdict(visit, UNPAINTED if cleared else "")}
             yield updates | (self._cancelled() if stop.wanted else found)
         except WysError as error:
             yield self._failed(error)
@@ -207,10 +208,10 @@ class Page(Layout):
             wish.check()
             if not stop.wanted and not jobs.is_seen(visit, self._editors, wish):
                 yield {self.message: working(LOOKING)}
-                painted = bool(wish.marks.strokes)
+                cleared = self._clears(visit, wish)
                 visit, wish, updates = self._seen(visit, wish)
                 yield updates
-                if painted and not stop.wanted:
+                if cleared and not stop.wanted:
                     yield self._idle() | {self.message: _verdict(visit, UNPAINTED)}
                     return
             left, made = TimeLeft(["step"]), visit.outcome
@@ -228,6 +229,10 @@ class Page(Layout):
             yield self._idle() | self._staged(visit) | self._results(visit) | done
         except WysError as error:
             yield self._failed(error)
+
+    def _clears(self, visit: Visit, wish: Wish) -> bool:
+        """Whether something was painted on another map than the one that is wished for."""
+        return bool(wish.marks.strokes) and not jobs.is_seen(visit, self._editors, wish)
 
     def _seen(self, visit: Visit, wish: Wish) -> tuple[Visit, Wish, Updates]:
         """The visit with the map, and the wish as it is for an edit under that map."""
