@@ -145,9 +145,10 @@ def test_decoding(editor: Editor, images: torch.Tensor) -> None:
 def test_sizes(pipeline: StableDiffusionInstructPix2PixPipeline) -> None:
     editor = Editor.from_pipeline(pipeline, settings=EditorSettings(size=64))
     assert editor.native_size == 64
-    # The factor of 4 and one halving in the network: multiples of 8.
+    # Multiples of 4, and at least 8: the network has one halving more.
     assert editor.fit((64, 64)) == (64, 64)
     assert editor.fit((300, 400)) == (48, 64)
+    assert editor.fit((270, 480)) == (36, 64)
     assert editor.fit((2000, 100)) == (64, 8)
     assert editor.fit((10, 10)) == (64, 64)
 

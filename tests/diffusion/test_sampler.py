@@ -39,7 +39,7 @@ def each(
 
 @pytest.mark.parametrize(("text", "image"), [(7.5, 1.5), (3.0, 1.0), (1.5, 2.0)])
 @pytest.mark.parametrize("steps", [5, 20])
-@pytest.mark.parametrize("negative", ["", "blue"])
+@pytest.mark.parametrize(("negative", "height"), [("", 48), ("blue", 48), ("", 44)])
 def test_without_a_mask_it_is_diffusers_pipeline(
     each: StableDiffusionInstructPix2PixPipeline,
     images: torch.Tensor,
@@ -47,8 +47,10 @@ def test_without_a_mask_it_is_diffusers_pipeline(
     image: float,
     steps: int,
     negative: str,
+    height: int,
 ) -> None:
     editor = Editor.from_pipeline(each)
+    images = images[..., :height, :]  # 44 pixels are 11 latent pixels, which do not halve evenly.
     told = editor.condition(images, [TEXT] * 3, negative)
     noise = normal(told.z0.shape[1:], 0, [0, 1, 2], "edit")
     settings = EditSettings(guidance=Guidance(text, image), steps=steps)

@@ -115,7 +115,8 @@ class Editor:
 
     @property
     def latent_unit(self) -> int:
-        """What the sides of latents are multiples of, so that the network halves them evenly."""
+        """Latent pixels that the deepest level of the network sees as one; the least side of
+        latents, and what the sides of windows are multiples of."""
         return int(2 ** (len(self.unet.config.down_block_types) - 1))
 
     @property
@@ -144,11 +145,12 @@ class Editor:
         """The (height, width) at which an image of a size is edited.
 
         The longer side becomes `native_size`, the other follows the aspect, and both are rounded to
-        what the network halves without remainder.
+        whole latent pixels. The network need not halve them evenly: where it does not, diffusers
+        brings what comes up to the size of what went down.
         """
-        unit = self.latent_factor * self.latent_unit
-        scale = self.native_size / max(size)
-        height, width = (max(unit, round(side * scale / unit) * unit) for side in size)
+        factor = self.latent_factor
+        least, scale = factor * self.latent_unit, self.native_size / max(size)
+        height, width = (max(least, round(side * scale / factor) * factor) for side in size)
         return height, width
 
     @torch.no_grad()
