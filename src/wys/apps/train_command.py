@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ def train(
     images: Annotated[int | None, optional("N")] = None,
     device: Annotated[Literal["cpu", "cuda"] | None, optional("{cpu,cuda}")] = None,
     processes: Annotated[int | None, optional("N")] = None,
-    workers: int = 2,
+    workers: Annotated[int | None, optional("N")] = None,
     compile: Flag = False,
     save_minutes: float = 5.0,
 ) -> None:
@@ -34,7 +35,7 @@ def train(
         images: Images to learn from: 352,000 (gpu: 8 million), fewer for little data.
         device: Where to train, if not where the preset does.
         processes: Training processes; by default 2 of one thread each, 1 on a GPU.
-        workers: Processes that make the triplets.
+        workers: Processes that make the triplets; by default 2, up to 16 beside a GPU.
         compile: Compile the networks: faster, after minutes of compiling.
         save_minutes: Minutes between two saves of the state.
     """
@@ -48,6 +49,8 @@ def train(
         device = "cuda" if preset == "gpu" else "cpu"
     if processes is None:
         processes = 1 if device == "cuda" else 2
+    if workers is None:
+        workers = min(os.cpu_count() or 2, 16) if device == "cuda" else 2
     if images is not None:
         chosen = chosen.of_length(images)
     elif data is not None:
