@@ -243,6 +243,24 @@ def tiny_pipeline() -> Callable[..., StableDiffusionInstructPix2PixPipeline]:
 
 
 @pytest.fixture(scope="session")
+def tiny_locator() -> UNet2DConditionModel:
+    """A locator that fits the tiny pipeline. Tests must not change it."""
+    torch.manual_seed(7)
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        norm_num_groups=4,
+    ).eval()
+
+
+@pytest.fixture(scope="session")
 def pipeline() -> StableDiffusionInstructPix2PixPipeline:
     """A tiny pipeline that predicts noise. Tests must not change it."""
     return _tiny_pipeline()

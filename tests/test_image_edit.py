@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 
 import wys
@@ -16,6 +17,7 @@ from wys.diffusion.sampler import EditSettings
 from wys.errors import WysError, WysWarning
 from wys.image import from_uint8, to_uint8
 from wys.image_edit import EditStep, edit_image, edit_steps, relevance_map
+from wys.image_edit import agreed as agree
 from wys.masks import Box, Mask, composite, zoom_box
 from wys.relevance import RelevanceSettings, Source, Space, VerdictSettings
 from wys.seeds import normal
@@ -109,6 +111,50 @@ def test_the_head_is_a_rival_source(
     assert found.raw.max() <= 1
     with pytest.raises(WysError, match="no relevance head"):
         relevance_map(Editor.from_pipeline(pipeline), images, TEXT, settings)
+
+
+def test_an_agreement_is_the_lower_of_head_and_locator(
+    tiny_pipeline: Callable[..., Any], tiny_locator: UNet2DConditionModel, images: torch.Tensor
+) -> None:
+    pipeline = tiny_pipeline()
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    editor = Editor(pipeline, torch.device("cpu"), head=head, locator=tiny_locator)
+    how = RelevanceSettings(source="head", normalisation="absolute", draws=1)
+    headed = relevance_map(editor, images, TEXT, how).raw
+    located = relevance_map(editor, images, TEXT, replace(how, source="locator"))
+    agreed = relevance_map(editor, images, TEXT, replace(how, source="agreement"), seed=0)
+    large = torch.tensor([(each > 0.5).float().mean() > 0.2 for each in headed])
+    assert torch.equal(agreed.raw[~large], torch.minimum(headed, located.raw)[~large])
+    assert torch.equal(agreed.raw[large], headed[large])
+    # A locator sees the clean latent, no noise.
+    told = editor.condition(wys.image.resize(images, editor.fit((48, 32))), [TEXT] * 3)
+    with torch.no_grad():
+        logits = tiny_locator(told.z0, 0, told.text).sample
+    assert torch.allclose(located.raw, logits.sigmoid(), atol=1e-6)
+    again = relevance_map(editor, images, TEXT, replace(how, source="locator"), seed=9)
+    assert torch.equal(again.raw, located.raw)
+    # Of several draws, each agrees for itself.
+    twice = replace(how, draws=2)
+    two = relevance_map(editor, images, TEXT, replace(twice, source="agreement"))
+    first, both = headed, relevance_map(editor, images, TEXT, twice).raw
+    second = agree(2 * both - first, located.raw)
+    assert torch.allclose(two.raw, (agreed.raw + second) / 2, atol=1e-5)
+
+
+def test_only_what_is_no_larger_than_an_object_needs_agreement() -> None:
+    head = torch.zeros(2, 1, 10, 10)
+    head[0, :, :4, :5] = head[1, :, :3, :7] = 0.9
+    found = agree(head, torch.full_like(head, 0.3))
+    assert torch.equal(found[0], head[0].clamp(max=0.3)) and torch.equal(found[1], head[1])
+    assert agree(head, None) is head
+
+
+def test_a_locator_that_is_missing_or_asked_for_noise(editor: Editor, images: torch.Tensor) -> None:
+    with pytest.raises(WysError, match="has no locator"):
+        relevance_map(editor, images, TEXT, RelevanceSettings(source="locator"))
+    for noisy in ({"draws": 2}, {"first_steps": 1}):
+        with pytest.raises(WysError, match="a locator sees no noise"):
+            RelevanceSettings(source="locator", **noisy)
 
 
 def test_of_both_sources_only_the_difference_has_a_space(

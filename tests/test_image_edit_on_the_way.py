@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.errors import WysError
 from wys.image import resize
-from wys.image_edit import edit_image, edit_steps, relevance_map
+from wys.image_edit import agreed, edit_image, edit_steps, relevance_map
 from wys.masks import Box, Mask
 from wys.relevance import RelevanceMap, RelevanceSettings, Source, VerdictSettings
 from wys.seeds import normal
@@ -25,11 +26,11 @@ ON_THE_WAY = RelevanceSettings(first_steps=2, verdict=ALWAYS)
 
 
 @pytest.fixture(scope="module")
-def headed(tiny_pipeline: Callable[..., Any]) -> Editor:
-    """The tiny editor with a relevance head."""
+def headed(tiny_pipeline: Callable[..., Any], tiny_locator: UNet2DConditionModel) -> Editor:
+    """The tiny editor with a relevance head and a locator."""
     weight = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
     head = {"weight": weight, "bias": torch.zeros(1)}
-    return Editor(tiny_pipeline(), torch.device("cpu"), head=head)
+    return Editor(tiny_pipeline(), torch.device("cpu"), head=head, locator=tiny_locator)
 
 
 def everywhere(images: torch.Tensor) -> Mask:
@@ -41,7 +42,7 @@ def flat(relevance: RelevanceMap, value: float) -> RelevanceMap:
     return replace(relevance, values=torch.full_like(relevance.values, value))
 
 
-@pytest.mark.parametrize("source", ["difference", "head", "both"])
+@pytest.mark.parametrize("source", ["difference", "head", "both", "agreement"])
 def test_the_map_is_that_of_the_steps(headed: Editor, images: torch.Tensor, source: Source) -> None:
     how = replace(ON_THE_WAY, source=source)
     found = relevance_map(headed, images, TEXT, how, edit=EDIT, seed=3)
@@ -56,7 +57,12 @@ def test_the_map_is_that_of_the_steps(headed: Editor, images: torch.Tensor, sour
         prediction = headed.predict(z, t, told)
         change = headed.predict_change(z, t, told)
         difference = prediction.difference()
-        own = {"difference": difference, "head": change, "both": (difference * change).sqrt()}
+        own = {
+            "difference": difference,
+            "head": change,
+            "both": (difference * change).sqrt(),
+            "agreement": agreed(change, headed.locate(told)),
+        }
         total += own[source] / 2
         z = headed.schedule.step(z, prediction.guided(EDIT.guidance), t, t_prev)
     assert torch.allclose(found.raw, total, atol=1e-4)

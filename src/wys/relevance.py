@@ -19,11 +19,17 @@ from wys.errors import WysError
 from wys.masks import Box, Mask
 from wys.thresholds import Threshold, check_threshold, threshold_levels
 
-Source = Literal["difference", "head", "both"]
+Source = Literal["difference", "head", "both", "locator", "agreement"]
 Space = Literal["eps", "x0"]
 Normalisation = Literal["paper", "percentile", "robust", "absolute"]
 Verdict = Literal["nothing to edit", "local", "whole image"]
 
+
+PROBABILITIES: tuple[Source, ...] = ("head", "locator", "agreement")
+"""Sources whose raw map says how likely a latent pixel is to change."""
+
+ASKING: tuple[Source, ...] = ("locator", "agreement")
+"""Sources that ask an editor's locator."""
 
 MAX_DRAWS = 64
 """The most noise samples of a map: all are predicted together, and their mean hardly moves on."""
@@ -38,7 +44,7 @@ class VerdictSettings:
 
     nothing_below: float = 0.005
     """Nothing to edit where the peak of D stays below this. In the units of D: noise standard
-    deviations summed over latent channels, or a probability for the relevance head."""
+    deviations summed over latent channels, or a probability (see `PROBABILITIES`)."""
     quantile: float = 0.99
     """The quantile of D over the image that counts as its peak."""
     noise_ratio: float = 1.5
@@ -69,7 +75,9 @@ class RelevanceSettings:
 
     source: Source = "difference"
     """difference: of the noise predicted with and without the instruction; head: the editor's own
-    relevance head, where it has one; both: the geometric mean of the two."""
+    relevance head, where it has one; both: the geometric mean of the two; locator: the editor's own
+    network that only says where, from the image and the words alone; agreement: the lower of the
+    head's and the locator's answer, but the head's where that covers more than a fifth of it."""
     first_steps: int = 0
     """Read the map off so many first steps of the edit itself, which run without a mask, instead of
     off predictions of its own (`timesteps`, `draws`); 0: the map is made before the edit."""
@@ -78,8 +86,8 @@ class RelevanceSettings:
     draws: int = 1
     """Noise samples at each timestep; averaged."""
     space: Space = "eps"
-    """Differences of the predicted noise, or of the predicted clean latent; a relevance head's
-    answer is of neither."""
+    """Differences of the predicted noise, or of the predicted clean latent; a probability is of
+    neither."""
     normalisation: Normalisation = "paper"
     """paper: clamp outliers, then minimum to maximum; percentile: 5th percentile to maximum;
     robust: 0 to `scale` deviations above the median, which are the median absolute deviation made
@@ -116,6 +124,11 @@ class RelevanceSettings:
             raise WysError("relevance timesteps are fractions above 0, up to 1, at least one.")
         if not 1 <= self.draws <= MAX_DRAWS:
             raise WysError(f"a relevance map needs 1 to {MAX_DRAWS} draws, not {self.draws}.")
+        if self.source == "locator" and (self.first_steps or self.draws > 1):
+            raise WysError(
+                "a locator sees no noise: its map is made before the edit, of one draw; leave "
+                "--first-steps and --draws out."
+            )
         if self.first_steps < 0:
             raise WysError(f"a map is read off 0 first steps or more, not {self.first_steps}.")
         if not 0 < self.scale < math.inf or not 0 <= self.clamp < math.inf:

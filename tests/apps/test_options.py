@@ -1,13 +1,21 @@
 """The option groups against the settings that they stand for."""
 
 from dataclasses import MISSING, fields, replace
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wys.apps.options import EditorOptions, GuideOptions, MapOptions, parse_box
+from wys.apps.options import (
+    SOURCES,
+    EditorOptions,
+    GuideOptions,
+    MapOptions,
+    MapSource,
+    parse_box,
+)
 from wys.apps.scene_options import SceneMapOptions
 from wys.diffusion import loading
 from wys.diffusion.editor import Editor
@@ -15,7 +23,7 @@ from wys.diffusion.settings import PAPER
 from wys.errors import WysError
 from wys.image import resize
 from wys.image_edit import relevance_map
-from wys.relevance import VerdictSettings
+from wys.relevance import Source, VerdictSettings
 from wys.scene_settings import OWN
 
 
@@ -60,6 +68,22 @@ def test_another_source_does_not_take_over_what_it_cannot_use() -> None:
     assert other == replace(PAPER.relevance, source="difference", draws=2)
     scene = SceneMapOptions(source="difference").settings(own, OWN).relevance
     assert scene == PAPER.relevance
+    # One probability's settings are good for another's.
+    agreed = replace(own, relevance=replace(head, source="agreement", draws=2))
+    asked = MapOptions(source="head").settings(agreed).relevance
+    plain = replace(agreed.relevance, verdict=VerdictSettings())
+    assert asked == replace(plain, source="head")
+    asked = MapOptions(source="locator").settings(agreed).relevance
+    assert asked == replace(plain, source="locator", draws=1)
+    scene = SceneMapOptions(source="locator").settings(agreed, OWN).relevance
+    assert scene == replace(plain, source="locator", draws=1)
+    with pytest.raises(WysError, match="leave --timesteps out"):
+        MapOptions(source="locator", timesteps=(0.5,)).settings(agreed)
+
+
+def test_all_sources_can_be_asked_for() -> None:
+    assert get_args(MapSource) == get_args(Source)
+    assert "{" + ",".join(get_args(Source)) + "}" == SOURCES
 
 
 def test_a_finished_map_takes_the_papers_scaling_on(editor: Editor) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings, denoise
@@ -140,6 +140,28 @@ def test_decoding(editor: Editor, images: torch.Tensor) -> None:
     with torch.no_grad():
         expected = editor.vae.decode(told.image_latents).sample
     assert torch.allclose(decoded, ((expected + 1) / 2).clamp(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_locator_answers_a_batch_as_it_does_each(
+    tiny_pipeline: Callable[..., Any],
+    tiny_locator: UNet2DConditionModel,
+    images: torch.Tensor,
+    dtype: torch.dtype,
+) -> None:
+    locator = copy.deepcopy(tiny_locator).to(dtype)
+    whole = Editor(tiny_pipeline(), torch.device("cpu"), locator=locator)
+    parts = Editor(tiny_pipeline(), torch.device("cpu"), locator=locator, max_batch=2)
+    told = whole.condition(images, [TEXT, "remove it", TEXT])
+    found = whole.locate(told)
+    assert found.dtype == torch.float32 and found.shape == (3, 1, 12, 8)
+    least = 1e-4 if dtype == torch.float32 else 2e-2
+    assert (parts.locate(told) - found).abs().max() < least
+    for i in range(3):
+        assert (whole.locate(told.select([i])) - found[i]).abs().max() < least
+    # Without a head it is what another source is.
+    with pytest.raises(WysError, match="use the relevance source difference"):
+        Editor(tiny_pipeline(), torch.device("cpu")).locate(told)
 
 
 def test_sizes(pipeline: StableDiffusionInstructPix2PixPipeline) -> None:

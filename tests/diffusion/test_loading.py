@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionInstructPix2PixPipeline
+from diffusers import (
+    AutoencoderTiny,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -20,7 +24,7 @@ import wys
 from wys.diffusion import loading
 from wys.diffusion.editor import Editor
 from wys.errors import WysError
-from wys.store import write_json, write_tensors
+from wys.store import read_metadata, read_tensors, write_json, write_tensors
 
 
 @pytest.fixture
@@ -61,10 +65,46 @@ def test_settings_and_head_are_read_from_the_directory(broken: Path) -> None:
     assert "relevance head" in refused(broken)
 
 
-@pytest.mark.parametrize("has", [("wys.json", "relevance_head.safetensors"), ()])
-def test_settings_and_head_come_from_a_hub_repository_too(
-    broken: Path, monkeypatch: pytest.MonkeyPatch, has: tuple[str, ...]
+def test_a_locator_is_read_from_the_directory(
+    broken: Path, tiny_locator: UNet2DConditionModel, images: torch.Tensor
 ) -> None:
+    folder = broken / "locator"
+    tiny_locator.save_pretrained(folder)
+    loaded, how = Editor.load(str(broken)), wys.RelevanceSettings(source="locator")
+    assert loaded.locator is not None and not loaded.locator.training
+    own = Editor(loaded.pipeline, torch.device("cpu"), locator=tiny_locator)
+    first, second = (wys.relevance_map(e, images, "make the ball red", how) for e in (loaded, own))
+    assert torch.equal(first.raw, second.raw)
+    assert loaded.fingerprint == own.fingerprint
+    assert loaded.fingerprint != Editor.from_pipeline(loaded.pipeline).fingerprint
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    tensors = read_tensors(weights)
+    tensors.pop("conv_in.weight")
+    write_tensors(weights, tensors, read_metadata(weights))
+    assert "conv_in.weight" in refused(broken)
+    weights.write_bytes(weights.read_bytes()[:5000])
+    assert str(weights) in refused(broken)
+    weights.unlink()
+    assert "locator/*.safetensors" in refused(broken)
+    (folder / "config.json").unlink()
+    assert "locator/config.json" in refused(broken)
+
+
+def test_a_locator_of_other_channels_is_refused(broken: Path, editor: Editor) -> None:
+    editor.unet.save_pretrained(broken / "locator")
+    assert "locator" in refused(broken) and "(8, 4, 16), not (4, 1, 16)" in refused(broken)
+
+
+@pytest.mark.parametrize(
+    "has", [("wys.json", "relevance_head.safetensors", "locator/config.json"), ()]
+)
+def test_settings_and_head_come_from_a_hub_repository_too(
+    broken: Path,
+    tiny_locator: UNet2DConditionModel,
+    monkeypatch: pytest.MonkeyPatch,
+    has: tuple[str, ...],
+) -> None:
+    tiny_locator.save_pretrained(broken / "locator")
     write_json(broken / "wys.json", {"version": 1, "size": 48, "edit": {"steps": 3}})
     head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
     write_tensors(broken / "relevance_head.safetensors", head)
@@ -79,9 +119,15 @@ def test_settings_and_head_come_from_a_hub_repository_too(
     load = kind.from_pretrained
     monkeypatch.setattr(loading, "hf_hub_download", download)
     monkeypatch.setattr(kind, "from_pretrained", lambda name, **how: load(str(broken), **how))
+    network = UNet2DConditionModel.from_pretrained
+
+    def from_the_hub(name: str, **how: object) -> UNet2DConditionModel:
+        return network(str(broken) if name == "someone/editor" else name, **how)
+
+    monkeypatch.setattr(UNet2DConditionModel, "from_pretrained", from_the_hub)
     loaded = Editor.load("someone/editor")
     assert loaded.settings.edit.steps == (3 if has else wys.PAPER.edit.steps)
-    assert (loaded.head is not None) == bool(has)
+    assert (loaded.head is not None) == (loaded.locator is not None) == bool(has)
 
 
 class Unknown(RepositoryNotFoundError):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from wys.apps import cli
 from wys.diffusion.editor import Editor
@@ -27,11 +28,12 @@ ITEMS = ("a", "b", "c")
 
 
 @pytest.fixture(scope="module")
-def headed(tiny_pipeline: Callable[..., Any]) -> Editor:
+def headed(tiny_pipeline: Callable[..., Any], tiny_locator: UNet2DConditionModel) -> Editor:
     weight = torch.randn(1, 16, 3, 3, generator=torch.Generator().manual_seed(5))
     head = {"weight": weight, "bias": torch.zeros(1)}
     settings = EditorSettings(edit=EDIT)
-    return Editor(tiny_pipeline(), torch.device("cpu"), settings=settings, head=head)
+    device = torch.device("cpu")
+    return Editor(tiny_pipeline(), device, settings=settings, head=head, locator=tiny_locator)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def pairs() -> Pairs:
     return make_pairs(0, "validation", 0, 3, size=32, scene_range=PLAIN)
 
 
-@pytest.mark.parametrize("source", ["difference", "head", "both"])
+@pytest.mark.parametrize("source", ["difference", "head", "both", "agreement"])
 def test_predictions_give_the_maps_of_the_editor(
     headed: Editor, pairs: Pairs, source: Source
 ) -> None:

@@ -3,11 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
 from wys.apps import cli
 from wys.diffusion.editor import Editor
@@ -20,7 +20,7 @@ from wys.evaluation.own_cases import OwnCases
 from wys.evaluation.tune import SOFTNESSES, THRESHOLDS, Way, masks_of, tune_map
 from wys.image import write_image
 from wys.image_edit import relevance_map
-from wys.relevance import VerdictSettings
+from wys.relevance import Source, VerdictSettings
 from wys.thresholds import Threshold
 
 pytestmark = pytest.mark.filterwarnings("ignore::wys.errors.WysWarning")
@@ -147,3 +147,22 @@ def test_one_s_own_cases_tune_the_map_alone(
 
     assert cli.main([*command, *own, "--scenes", "2"]) == 2
     assert cli.main([*command, *own, "--batch", "0"]) == 2
+
+
+def test_one_source_alone_is_tuned(
+    pipeline: StableDiffusionInstructPix2PixPipeline,
+    tiny_locator: UNet2DConditionModel,
+    editor: Editor,
+    tmp_path: Path,
+) -> None:
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    full = Editor(pipeline, torch.device("cpu"), head=head, locator=tiny_locator)
+    squares = OwnCases(own_folder(tmp_path, {"mask": "middle.png"}), size=32).squares(full, 1)
+    every = {way.settings.source for way in tune_module.ways_of(full, squares, 1, [])}
+    assert every == set(get_args(Source))
+    trials = list(tune_map(full, squares, 1, before=True, source="locator"))
+    assert {trial.settings.relevance.source for trial in trials} == {"locator"}
+    # It sees neither noise levels nor draws: there is one such map.
+    assert sum(trial.stage == "map" for trial in trials) == 2
+    with pytest.raises(WysError, match="makes no maps of the source locator"):
+        list(tune_map(editor, squares, 1, before=True, source="locator"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 import wys
 from wys.errors import WysError
@@ -83,3 +84,20 @@ def test_the_command_refuses_in_a_sentence(
         main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("wys: a mean is of two editors")
+
+
+def test_locators_are_averaged_too_and_one_without_is_refused(
+    editor_directory: Path, tiny_locator: UNet2DConditionModel, tmp_path: Path
+) -> None:
+    first = Path(shutil.copytree(editor_directory, tmp_path / "first"))
+    tiny_locator.save_pretrained(first / "locator")
+    with pytest.raises(WysError, match="has no locator"):
+        average([first, editor_directory], tmp_path / "mean")
+    other = Path(shutil.copytree(first, tmp_path / "other"))
+    name = Path("locator") / "diffusion_pytorch_model.safetensors"
+    tensors = {key: value + 0.5 for key, value in read_tensors(first / name).items()}
+    write_tensors(other / name, tensors, read_metadata(first / name))
+    average([first, other], tmp_path / "mean")
+    for key, value in read_tensors(tmp_path / "mean" / name).items():
+        assert torch.allclose(value, tensors[key] - 0.25, atol=1e-6)
+    assert wys.Editor.load(str(tmp_path / "mean")).locator is not None

@@ -173,7 +173,7 @@ def test_a_group_shares_its_scene_and_repeats_nothing(tmp_path):
 def unet():
     torch.manual_seed(0)
     settings = NetworkSettings(text_width=16, channels=(16, 16, 32), groups=8)
-    return build_unet(settings, CHANNELS, sum(Heads(CHANNELS).sizes), 16)
+    return build_unet(settings, 2 * CHANNELS, sum(Heads(CHANNELS).sizes), 16)
 
 
 def run(unet):
@@ -225,11 +225,17 @@ def example():
     return batch, Noised(sample, timestep, clean, batch.tokens, both, both)
 
 
+def label_parts(labels, batch, given):
+    """The losses of one prediction, by name."""
+    told = {"has_text": given.has_text, "has_image": given.has_image}
+    return label_losses((labels,), batch, LossSettings(), **told)[1]
+
+
 def test_a_coarser_prediction_costs_what_it_costs_where_regions_keep_their_shape():
     batch, given = example()
     values = torch.randn(2, sum(LABELS), 2, 2, generator=torch.Generator().manual_seed(3))
     fine, coarse = (
-        label_losses(values.repeat_interleave(k, -1).repeat_interleave(k, -2), batch, given)
+        label_parts(values.repeat_interleave(k, -1).repeat_interleave(k, -2), batch, given)
         for k in (8, 4)
     )
     assert (
@@ -252,19 +258,19 @@ def test_what_stands_there_afterwards_is_learnt_where_it_is_something_else():
     after[0][0, 0, :8, :8] = after[0][1, 0, :8, :8] = after[0][1, 1 + 3, 8:, 8:] = 30
     after[1][1, 0, 8:, 8:] = after[2][1, 0, 8:, 8:] = 30
     values.requires_grad_()
-    parts = label_losses(values, batch, given)
+    parts = label_parts(values, batch, given)
     names = ("after_shape", "after_material", "after_colour")
     assert all(float(parts[name]) < 1e-4 for name in names)
 
     forgetful = torch.zeros_like(values, requires_grad=True)
-    torch.stack([label_losses(forgetful, batch, given)[name] for name in names]).sum().backward()
+    torch.stack([label_parts(forgetful, batch, given)[name] for name in names]).sum().backward()
     touched = forgetful.grad.abs().amax(1) > 0
     expected = torch.zeros(2, 16, 16, dtype=torch.bool)
     expected[:, :8, :8] = expected[1, 8:, 8:] = True
     assert torch.equal(touched, expected)
 
     blind = Noised(**vars(given) | {"has_text": torch.zeros(2).bool()})
-    without = label_losses(values, batch, blind)
+    without = label_parts(values, batch, blind)
     assert all(float(without[name]) == 0 for name in names)
 
 

@@ -11,13 +11,17 @@ import pytest
 import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline
 
+import wys
+from wys.diffusion.conditioning import Conditioning
 from wys.errors import WysError, WysWarning
 from wys.store import read_tensors, write_json
 from wys.training.autoencoder import AutoencoderSettings
 from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.folder import Folder
+from wys.training.latents import LatentSet
 from wys.training.learner import Learner
+from wys.training.locator import LocatorSettings, changes, load_locator, locator_state
 from wys.training.progress import read_log
 from wys.training.recipe import (
     CPU,
@@ -43,6 +47,7 @@ TOY = Recipe(
         warmup=8,
         validation=8,
     ),
+    locator=LocatorSettings(channels=(16, 16, 32), images=16, batch=8, warmup=8, validation=8),
     vocabulary=1000,
     precision="no",
 )
@@ -80,6 +85,7 @@ def test_the_export_is_small_safe_and_described(trained):
     assert str(trained) not in card
     assert "40 triplets" in card.replace("\n", " ")
     assert "PSNR" in card and "cores" in card
+    assert "- locator: 16 images" in card and "IoU of the locator's mask" in card
     assert json.loads((editor / "wys.json").read_text())["size"] == 48
 
 
@@ -90,27 +96,30 @@ def test_the_export_scales_latents_as_training_did(trained):
 
 
 def test_pictures_and_log_are_written(trained):
-    for name in ("autoencoder", "autoencoder_curves", "denoiser", "denoiser_curves"):
-        assert (trained / "sheets" / f"{name}.png").stat().st_size > 1000
+    for name in ("autoencoder", "denoiser", "locator"):
+        for picture in (name, f"{name}_curves"):
+            assert (trained / "sheets" / f"{picture}.png").stat().st_size > 1000
     entries = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert {entry["stage"] for entry in entries} == {"autoencoder", "denoiser"}
-    assert 0 <= entries[-1]["grounding_head"] <= 1
+    assert {entry["stage"] for entry in entries} == {"autoencoder", "denoiser", "locator"}
+    assert 0 <= read_log(trained / "log.jsonl", "denoiser")[-1]["grounding_head"] <= 1
+    assert 0 <= entries[-1]["locator_iou"] <= 1
 
 
-@pytest.mark.parametrize("stage", ["autoencoder", "denoiser"])
+@pytest.mark.parametrize("stage", ["autoencoder", "denoiser", "locator"])
 def test_a_killed_run_goes_on_exactly(trained, tmp_path, monkeypatch, stage):
     for name in ("data", "tokenizer", "latents", "state"):
         (tmp_path / name).symlink_to(trained / name)
     (tmp_path / "state").unlink()
-    if stage == "denoiser":
-        (tmp_path / "state").mkdir()
-        (tmp_path / "state" / "autoencoder.safetensors").symlink_to(
-            trained / "state" / "autoencoder.safetensors"
-        )
+    (tmp_path / "state").mkdir()
+    for earlier in ("autoencoder", "denoiser"):
+        if earlier == stage:
+            break
+        name = f"{earlier}.safetensors"
+        (tmp_path / "state" / name).symlink_to(trained / "state" / name)
     step = Learner.step
 
     def killed(self, loss, schedule, images):
-        if self.position.step == 2:
+        if self.position.step == (1 if stage == "locator" else 2):
             raise KeyboardInterrupt
         return step(self, loss, schedule, images)
 
@@ -209,7 +218,7 @@ def test_ones_own_triplets_are_learnt(tmp_path, write_folder):
     write_folder(tmp_path / "own", size=(48, 60))
     train(Run(TOY, tmp_path / "run", data=tmp_path / "own", **OPTIONS))
     entries = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-    assert entries[-1]["images"] == 24 and entries[-1]["change"] > 0
+    assert entries[-1]["images"] == 16 and entries[-1]["change"] > 0
     card = (tmp_path / "run/editor/README.md").read_text()
     assert "24 triplets" in card and "of the folder own" in card and "from nothing" in card
     assert StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "run/editor")
@@ -259,6 +268,119 @@ def test_an_editor_is_trained_further(trained, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_an_editor_gets_a_locator_and_is_else_as_it_was(trained, tmp_path):
+    """From its own triplets and another run's as well; the stock pipeline passes over it."""
+    editor = tmp_path / "editor"
+    shutil.copytree(trained / "editor", editor, ignore=shutil.ignore_patterns("locator"))
+    with pytest.raises(WysError, match="has no locator"):
+        wys.Editor.load(str(editor)).locate(conditioning(wys.Editor.load(str(editor))))
+    first, other = tmp_path / "first", tmp_path / "other"
+    made = ("data", "tokenizer", "latents")
+    train(Run(replace(TOY, data=replace(TOY.data, seed=5)), other, made, start=editor, **OPTIONS))
+    stages = (*made, "locator", "export")
+    train(Run(TOY, first, stages, start=editor, also=(other,), **OPTIONS))
+    for name in ("unet/diffusion_pytorch_model", "text_encoder/model", "relevance_head"):
+        old, new = (read_tensors(e / f"{name}.safetensors") for e in (editor, first / "editor"))
+        assert all(torch.equal(new[key], value) for key, value in old.items()) and old
+    assert json.loads((first / "editor" / "wys.json").read_text())["relevance"]["source"] == (
+        "agreement"
+    )
+    card = (first / "editor" / "README.md").read_text()
+    assert "those of other as well" in card and str(tmp_path) not in card
+    found = wys.Editor.load(str(first / "editor"))
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(first / "editor")
+    assert not hasattr(pipeline, "locator")
+
+    # What the export says is what the trained network says, but for the weights' 16 bits.
+    text = found.pipeline.text_encoder
+    held_out = LatentSet(first / "latents", "validation", 48).first(8)
+    scale = json.loads((first / "latents" / "scale.json").read_text())["scaling_factor"]
+    network = load_locator(TOY.locator, TOY.denoiser.network, first, 4, 12)
+    with torch.no_grad():
+        expected = changes(network, text, held_out, scale)
+        words = text(held_out.tokens).last_hidden_state
+    told = Conditioning(scale * held_out.before, held_out.before, words, words)
+    assert (found.locate(told)[:, 0] - expected).abs().max() < 5e-3
+
+    # Where nothing is trained, it stays; and it is trained further as it is.
+    train(Run(TOY, tmp_path / "kept", (*made, "export"), start=first / "editor", **OPTIONS))
+    name = "editor/locator/diffusion_pytorch_model.safetensors"
+    old, new = read_tensors(first / name), read_tensors(tmp_path / "kept" / name)
+    assert all(torch.equal(new[key], value) for key, value in old.items()) and old
+    still = replace(TOY, locator=replace(TOY.locator, peak_rate=1e-12, final_rate=1.0))
+    train(Run(still, tmp_path / "on", stages, start=first / "editor", **OPTIONS))
+    new = read_tensors(tmp_path / "on" / name)
+    for key, value in old.items():
+        torch.testing.assert_close(new[key], value, atol=2e-3, rtol=2e-3)
+
+
+def conditioning(editor):
+    return editor.condition(torch.rand(1, 3, 48, 48), ["make it red"])
+
+
+def test_a_locator_learns_only_from_runs_that_were_begun_alike(trained, tmp_path):
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    locator_state(copy).unlink()
+    for name, values, words in (
+        ("latents/scale.json", {"scaling_factor": 3.0}, r"its latents/scale.json is another"),
+        ("data/index.json", {"labelled": False}, "they are of another source"),
+        ("beginning.json", {"vae/x": "0"}, r"its beginning.json is another"),
+    ):
+        other = Path(shutil.copytree(trained, tmp_path / Path(name).stem))
+        write_json(other / name, values)
+        with pytest.raises(WysError, match=words):
+            train(Run(TOY, copy, ("locator",), also=(other,), **OPTIONS))
+    # Told before any work.
+    with pytest.raises(WysError, match=r"no run to learn from too: it has no latents/scale.json"):
+        train(Run(TOY, tmp_path / "new", also=(tmp_path,), **OPTIONS))
+    assert not (tmp_path / "new").exists()
+    (copy / "latents" / "scale.json").unlink()
+    with pytest.raises(WysError, match="run the tokenizer and latents stages"):
+        train(Run(TOY, copy, ("locator",), also=(trained,), **OPTIONS))
+
+
+def test_a_locator_stays_with_the_text_encoder_that_it_was_taught_with(trained, tmp_path):
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    with pytest.raises(WysError, match=r"delete .*locator.safetensors first"):
+        train(Run(TOY.of_length(96), copy, ("denoiser",), **OPTIONS))
+    train(Run(TOY, copy, **OPTIONS))
+    write_json(locator_state(copy).with_suffix(".json"), {"text_encoder": "another"})
+    for stage in ("locator", "export"):
+        with pytest.raises(WysError, match="was taught with another text encoder"):
+            train(Run(TOY, copy, (stage,), **OPTIONS))
+
+
+def test_settings_that_do_not_ask_a_new_locator_are_told(trained, tmp_path):
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    write_json(copy / "editor" / "wys.json", {"version": 1})
+    with pytest.warns(WysWarning, match="does not ask the locator"):
+        train(Run(TOY, copy, ("export",), **OPTIONS))
+
+
+def test_a_locator_is_trained_in_two_processes(trained, tmp_path):
+    for name in ("data", "tokenizer", "latents"):
+        (tmp_path / name).symlink_to(trained / name)
+    shutil.copytree(trained / "state", tmp_path / "state")
+    locator_state(tmp_path).unlink()
+    train(Run(TOY, tmp_path, ("locator",), processes=2, workers=0))
+    assert read_log(tmp_path / "log.jsonl", "locator")[-1]["images"] == 16
+
+
+def test_a_locator_of_other_widths_is_not_trained_further(trained, tmp_path):
+    wide = replace(TOY, locator=replace(TOY.locator, channels=(16, 32, 32)))
+    with pytest.raises(WysError, match="its locator has the block_out_channels"):
+        train(Run(wide, tmp_path / "other", start=trained / "editor", **OPTIONS))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_locator_needs_networks_that_read(trained, tmp_path):
+    copy = Path(shutil.copytree(trained, tmp_path / "copy"))
+    (copy / "state" / "denoiser.safetensors").unlink()
+    for stage in ("locator", "export"):
+        with pytest.raises(WysError, match="run the denoiser stage"):
+            train(Run(TOY, copy, (stage,), **OPTIONS))
+
+
 def test_a_length_is_shared_by_the_phases_and_the_rate_ends_with_it():
     assert CPU.of_length(CPU.denoiser.images) == CPU
     for recipe, images in ((CPU, 96), (CPU, 12_000), (CPU, 1_000_000), (GPU, 768), (GPU, 500_000)):
@@ -274,6 +396,9 @@ def test_a_length_is_shared_by_the_phases_and_the_rate_ends_with_it():
         assert now.warmup <= max(images // 10, 1) and short == recipe.of_length(images)
         rate = Schedule(now.images, now.peak_rate, now.warmup, now.final_rate).rate
         assert rate(now.images) == pytest.approx(now.peak_rate * now.final_rate)
+        ratio = short.locator.images / recipe.locator.images
+        one = recipe.locator.batch / recipe.locator.images
+        assert abs(ratio - short.denoiser.images / recipe.denoiser.images) <= 2 * one
     assert CPU.of_length(12_000).autoencoder == CPU.autoencoder
     assert CPU.of_length(960).autoencoder.images == 960
     # Of a shorter training there are fewer triplets, in whole files.
@@ -292,10 +417,11 @@ def test_few_triplets_are_not_shown_as_often_as_many():
 
 def test_the_plan_is_told_before_the_work(tmp_path, capsys):
     with pytest.raises(WysError, match="data stage"):
-        train(Run(TOY, tmp_path, stages=("autoencoder", "denoiser"), **OPTIONS))
+        train(Run(TOY, tmp_path, stages=("autoencoder", "denoiser", "locator"), **OPTIONS))
     told = capsys.readouterr().out
     assert told.startswith(
-        "Plan: 24 images for the autoencoder, 24 for the editor (16 of 32 pixels, 8 of 48 pixels); "
+        "Plan: 24 images for the autoencoder, 24 for the editor (16 of 32 pixels, 8 of 48 pixels), "
+        "16 for the locator; "
     )
     assert "--images" in told and "?" not in told
 

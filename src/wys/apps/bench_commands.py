@@ -21,7 +21,7 @@ from wys.apps.bench_options import (
     load_editor,
     seeds_in_words,
 )
-from wys.apps.options import EditorOptions, Flag, optional, overridden
+from wys.apps.options import SOURCES, EditorOptions, Flag, MapSource, optional, overridden
 from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
 
@@ -180,6 +180,7 @@ def bench_tune(
     batch: int = 9,
     best_map: Flag = False,
     before: Flag = False,
+    source: Annotated[MapSource | None, optional(SOURCES)] = None,
     scenes: int = 0,
     editor: EditorGroup = EditorOptions(),  # noqa: B008
 ) -> None:
@@ -195,6 +196,7 @@ def bench_tune(
         batch: Cases edited at once.
         best_map: Take the best map; else the cheapest of about equal ones.
         before: Only maps made before an edit, not off its first steps (always with --data).
+        source: Only maps of this source; masks alone do not tell which errs where it hurts.
         scenes: Also find 'rival', for scene edits, on so many posed scenes of the world.
     """
     from wys.apps.progress import err, progress
@@ -217,10 +219,12 @@ def bench_tune(
     check_writable(out)
     loaded = load_editor(editor)
     if own is None:
-        trials: Iterable[Trial] = tune(loaded, drawn, best_map=best_map, before=before)
+        trials: Iterable[Trial] = tune(
+            loaded, drawn, best_map=best_map, before=before, source=source
+        )
     else:
         squares = own.squares(loaded, batch)
-        trials = tune_map(loaded, squares, seed, best_map=best_map, before=True)
+        trials = tune_map(loaded, squares, seed, best_map=best_map, before=True, source=source)
     trial = None
     with progress("tuning") as advance:
         for trial in trials:
@@ -239,13 +243,13 @@ def bench_tune(
 def _tried(trial: Trial) -> str:
     """A candidate and its score, in words."""
     how, edit, score = trial.settings.relevance, trial.settings.edit, trial.score
-    made = f"at {how.timesteps}, {how.draws} draws"
+    made = "" if how.source == "locator" else f" at {how.timesteps}, {how.draws} draws"
     if how.first_steps:
-        made = f"off the first {how.first_steps} steps"
+        made = f" off the first {how.first_steps} steps"
     match trial.stage:
         case "map":
             return (
-                f"{how.source} {made}, {how.normalisation}, smoothing {how.smoothing:g}, "
+                f"{how.source}{made}, {how.normalisation}, smoothing {how.smoothing:g}, "
                 f"threshold {how.threshold}: IoU {score:.3f}"
             )
         case "edges":

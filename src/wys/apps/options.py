@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from wys.diffusion.settings import EditorSettings
     from wys.relevance import RelevanceMap, RelevanceSettings
 
+MapSource = Literal["difference", "head", "both", "locator", "agreement"]
+"""`wys.relevance.Source`, which is not to be loaded here."""
+SOURCES = "{difference,head,both,locator,agreement}"
 Corners = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the upper ends are excluded."""
 
@@ -113,11 +116,9 @@ class MapOptions:
 
     preset: Literal["editor", "paper"] = "editor"
     """'editor': its own best settings (wys.json); 'paper': the paper's."""
-    source: Annotated[
-        Literal["difference", "head", "both"] | None, own("{difference,head,both}")
-    ] = None
-    """From the predicted noise, by the editor's relevance head, or both; another source than the
-    editor's own begins with the paper's settings."""
+    source: Annotated[MapSource | None, own(SOURCES)] = None
+    """From the predicted noise, by the editor's relevance head, by both, by its locator, or where
+    head and locator agree; from one to another kind it begins with the paper's settings."""
     first_steps: Annotated[int | None, own("N")] = None
     """Read the map off so many first steps of the edit; 0: make it before."""
     draws: Annotated[int | None, own("N")] = None
@@ -156,7 +157,7 @@ class MapOptions:
         relevance = overridden(
             of_source(preset.relevance, self.source),
             source=self.source,
-            first_steps=before_the_edit(self.first_steps, self.draws, self.timesteps),
+            first_steps=before_the_edit(self.source, self.first_steps, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             normalisation=self.normalisation,
@@ -237,26 +238,39 @@ class MapOptions:
 
 
 def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSettings:
-    """What a map of a source begins with: settings of one source mean nothing to another.
+    """What a map of a source begins with: settings of a difference mean nothing to a probability.
 
-    A difference of predictions begins with the paper's, a head's probability is taken as it is.
+    A difference begins with the paper's, a probability is taken as it is. Of one probability
+    instead of another the settings stay, but for the verdict's limits, which are fitted to one, and
+    for the noise that a locator does not see.
     """
     from wys.diffusion.settings import PAPER
+    from wys.relevance import PROBABILITIES, VerdictSettings
 
     if source is None or source == relevance.source:
         return relevance
-    normalisation = "absolute" if source == "head" else PAPER.relevance.normalisation
+    if source in PROBABILITIES and relevance.source in PROBABILITIES:
+        relevance = dataclasses.replace(relevance, verdict=VerdictSettings())
+        if source == "locator":
+            relevance = dataclasses.replace(relevance, first_steps=0, draws=1)
+        return relevance
+    normalisation = "absolute" if source in PROBABILITIES else PAPER.relevance.normalisation
     return dataclasses.replace(PAPER.relevance, normalisation=normalisation)
 
 
 def before_the_edit(
-    first_steps: int | None, draws: int | None, timesteps: tuple[float, ...] | None
+    source: str | None,
+    first_steps: int | None,
+    draws: int | None,
+    timesteps: tuple[float, ...] | None,
 ) -> int | None:
     """Off how many first steps a map is read: draws and noise levels are of one made before.
 
     Raises:
-        WysError: both are asked for.
+        WysError: both are asked for, or noise levels of a locator, which sees none.
     """
+    if source == "locator" and timesteps is not None:
+        raise WysError("a locator sees no noise; leave --timesteps out.")
     if draws is None and timesteps is None:
         return first_steps
     if first_steps:

@@ -93,8 +93,11 @@ class SceneMapOptions:
     """How the relevance maps of the views are made; what is not given is the method's own, or
     the editor's where the method leaves it open."""
 
-    source: Annotated[Literal["difference", "head"] | None, optional("{difference,head}")] = None
-    """From the predicted noise, or by the relevance head."""
+    source: Annotated[
+        Literal["difference", "head", "locator", "agreement"] | None,
+        optional("{difference,head,locator,agreement}"),
+    ] = None
+    """From the predicted noise, by the relevance head, by the locator, or where both agree."""
     draws: Annotated[int | None, optional("N")] = None
     """Noise draws to average each map over (paper: 1)."""
     timesteps: Annotated[tuple[float, ...] | None, optional("FRACTION...")] = None
@@ -121,7 +124,7 @@ class SceneMapOptions:
         maps = overridden(
             of_source(preset.relevance or own.relevance, self.source),
             source=self.source,
-            first_steps=before_the_edit(None, self.draws, self.timesteps),
+            first_steps=before_the_edit(self.source, None, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             smoothing=self.smoothing,

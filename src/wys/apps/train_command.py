@@ -25,7 +25,7 @@ def train(
 ) -> None:
     """Train an editor. The same command goes on with a run that was stopped.
 
-    Stages: data, tokenizer, autoencoder, latents, denoiser, export to DIR/editor.
+    From triplets to tokenizer, networks and the whole editor in DIR/editor.
 
     Args:
         out: Folder of data, state, logs, sample sheets and the exported editor.

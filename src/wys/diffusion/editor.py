@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -19,7 +19,7 @@ from wys.diffusion import loading
 from wys.diffusion.conditioning import Branch, Conditioning
 from wys.diffusion.loading import EditorOptions
 from wys.diffusion.noise import NoisePrediction
-from wys.diffusion.refusals import PIPELINE, check_parts
+from wys.diffusion.refusals import LOCATOR, PIPELINE, check_parts
 from wys.diffusion.schedule import Schedule
 from wys.diffusion.settings import PAPER, EditorSettings
 from wys.errors import WysError, WysWarning
@@ -36,6 +36,7 @@ class Editor:
         device: torch.device,
         settings: EditorSettings = PAPER,
         head: dict[str, Tensor] | None = None,
+        locator: UNet2DConditionModel | None = None,
         max_batch: int | None = None,
         name: str = "the pipeline",
     ) -> None:
@@ -53,6 +54,7 @@ class Editor:
         self.name = name
         self.schedule = Schedule.from_config(pipeline.scheduler.config)
         self.head = None if head is None else self._checked_head(head)
+        self.locator = None if locator is None else self._checked_locator(locator)
 
     @staticmethod
     def load(
@@ -76,7 +78,13 @@ class Editor:
         with loading.explained(name, options):
             found = loading.load(name, options)
             editor = Editor(
-                found.pipeline, found.device, found.settings, found.head, options.max_batch, name
+                found.pipeline,
+                found.device,
+                found.settings,
+                found.head,
+                found.locator,
+                options.max_batch,
+                name,
             )
             # Some of a scheduler's configuration is read only when it is used.
             editor.schedule.timesteps(1)
@@ -101,7 +109,7 @@ class Editor:
                 "Stable Diffusion 1 or 2 kind."
             )
         place = pipeline.device if device is None else torch.device(device)
-        return Editor(pipeline, place, settings, None, max_batch)
+        return Editor(pipeline, place, settings, max_batch=max_batch)
 
     @property
     def pipeline(self) -> StableDiffusionInstructPix2PixPipeline:
@@ -131,7 +139,8 @@ class Editor:
     def fingerprint(self) -> str:
         """Tells the editor's weights from others: SHA-256 of some values of every parameter."""
         found = hashlib.sha256()
-        parts = [dict(part.named_parameters()) for part in (self.unet, self.vae)]
+        networks = [self.unet, self.vae, *([] if self.locator is None else [self.locator])]
+        parts = [dict(part.named_parameters()) for part in networks]
         parts += [dict(self._pipeline.text_encoder.named_parameters()), self.head or {}]
         for part in parts:
             for name, parameter in part.items():
@@ -249,6 +258,7 @@ class Editor:
         times = torch.as_tensor(t).reshape(-1).expand(len(z))
         with self._features(change) as features:
             output = self._run(
+                self.unet,
                 torch.cat([torch.cat([z, latents[branch]], dim=1) for branch in branches]),
                 times.repeat(len(branches)),
                 torch.cat([text[branch] for branch in branches]),
@@ -273,6 +283,22 @@ class Editor:
         assert change is not None
         return change
 
+    @torch.no_grad()
+    def locate(self, conditioning: Conditioning) -> Float[Tensor, "b 1 h w"]:
+        """The locator's probability that a latent pixel changes, from the clean latent.
+
+        Raises:
+            WysError: the editor has no locator.
+        """
+        if self.locator is None:
+            others = "difference" if self.head is None else "head or difference"
+            raise WysError(
+                f"{self.name} has no locator (the folder {LOCATOR}); use the relevance source "
+                f"{others}."
+            )
+        z0, text = conditioning.z0, conditioning.text
+        return self._run(self.locator, z0, torch.zeros(len(z0)).long(), text).sigmoid()
+
     def _read_head(self, features: Tensor) -> Float[Tensor, "b 1 h w"]:
         """The head's probability from what enters the network's last convolution."""
         assert self.head is not None
@@ -285,13 +311,15 @@ class Editor:
         unscaled = (z / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
         return from_model(self.vae.decode(unscaled).sample.float())
 
-    def _run(self, inputs: Tensor, times: Tensor, text: Tensor) -> Float[Tensor, "n c h w"]:
-        """The network's output, float32, at most `max_batch` rows at a time."""
-        dtype, count = self.unet.dtype, self.max_batch or len(inputs)
+    def _run(
+        self, network: UNet2DConditionModel, inputs: Tensor, times: Tensor, text: Tensor
+    ) -> Float[Tensor, "n c h w"]:
+        """A network's output, float32, at most `max_batch` rows at a time."""
+        dtype, count = network.dtype, self.max_batch or len(inputs)
         parts = []
         for first in range(0, len(inputs), count):
             rows = slice(first, first + count)
-            output = self.unet(
+            output = network(
                 inputs[rows].to(self.device, dtype),
                 times[rows].to(self.device),
                 encoder_hidden_states=text[rows].to(self.device, dtype),
@@ -324,3 +352,14 @@ class Editor:
                 f"[1, {channels}, 3, 3] and bias [1], not {shapes}."
             )
         return {key: value.float().to(self.device) for key, value in head.items()}
+
+    def _checked_locator(self, locator: UNet2DConditionModel) -> UNet2DConditionModel:
+        mine, its = self.unet.config, locator.config
+        wanted = (mine.in_channels // 2, 1, mine.cross_attention_dim)
+        given = (its.in_channels, its.out_channels, its.cross_attention_dim)
+        if given != wanted:
+            raise WysError(
+                f"the locator of {self.name} does not fit: its channels in, out and of the text "
+                f"are {given}, not {wanted}."
+            )
+        return locator.eval().to(self.device)

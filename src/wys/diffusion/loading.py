@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import StableDiffusionInstructPix2PixPipeline
+from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -25,10 +25,11 @@ from transformers.utils import logging as transformers_logging
 
 from wys.devices import find_device
 from wys.diffusion.refusals import (
+    LOCATOR,
     check_directory,
     check_pipeline_class,
     check_single_file,
-    check_text_weights,
+    check_weights,
 )
 from wys.diffusion.settings import PAPER, EditorSettings, check_size, read_settings
 from wys.errors import WysError
@@ -73,6 +74,7 @@ class Loaded:
     device: torch.device
     settings: EditorSettings
     head: dict[str, Tensor] | None
+    locator: UNet2DConditionModel | None
 
 
 def load(name: str, options: EditorOptions) -> Loaded:
@@ -96,7 +98,7 @@ def load(name: str, options: EditorOptions) -> Loaded:
             "offloading moves weights between a GPU and the CPU; on the CPU leave it out."
         )
     path = builtin_directory() if name == "builtin" else Path(name).expanduser()
-    settings, head = PAPER, None
+    settings, head, locator = PAPER, None, None
     single = path.is_file() or path.suffix in (".safetensors", ".ckpt", ".pt", ".bin", ".pth")
     if single and options.variant is not None:
         raise WysError(f"{name} is a single file, which has no variants; leave --variant out.")
@@ -107,11 +109,15 @@ def load(name: str, options: EditorOptions) -> Loaded:
     if path.is_dir():
         check_directory(path, options.variant)
         pipeline = _from_pretrained(str(path), dtype, options.variant)
-        check_text_weights(pipeline.text_encoder, path / "text_encoder", options.variant)
+        check_weights(pipeline.text_encoder, path / "text_encoder", options.variant)
         if (path / SETTINGS).exists():
             settings = read_settings(path / SETTINGS)
         if (path / HEAD).exists():
             head = read_tensors(path / HEAD)
+        if (path / LOCATOR).is_dir():
+            # Where it does not come in the variant it is taken without one, like any part.
+            has = any((path / LOCATOR).glob(f"*.{options.variant}*.safetensors"))
+            locator = _locator(str(path), dtype, options.variant if has else None)
     elif single:
         check_single_file(path)
         pipeline = StableDiffusionInstructPix2PixPipeline.from_single_file(
@@ -128,6 +134,8 @@ def load(name: str, options: EditorOptions) -> Loaded:
         own, weights = _from_hub(name, SETTINGS), _from_hub(name, HEAD)
         settings = settings if own is None else read_settings(own)
         head = None if weights is None else read_tensors(weights)
+        if _from_hub(name, f"{LOCATOR}/config.json") is not None:
+            locator = _locator(name, dtype)
     else:
         raise WysError(
             f"there is no editor {name}; give builtin, a pipeline directory, a .safetensors "
@@ -135,7 +143,7 @@ def load(name: str, options: EditorOptions) -> Loaded:
         )
     if options.edit_size is not None:
         settings = replace(settings, size=options.edit_size)
-    return Loaded(_place(pipeline, device, options), device, settings, head)
+    return Loaded(_place(pipeline, device, options), device, settings, head, locator)
 
 
 @contextmanager
@@ -248,6 +256,16 @@ def _from_pretrained(
         requires_safety_checker=False,
     )
     return pipeline
+
+
+def _locator(name: str, dtype: torch.dtype, variant: str | None = None) -> UNet2DConditionModel:
+    """The network that says where, of a directory or a hub repository that has one."""
+    found = UNet2DConditionModel.from_pretrained(
+        name, subfolder=LOCATOR, variant=variant, use_safetensors=True
+    )
+    if (Path(name) / LOCATOR).is_dir():
+        check_weights(found, Path(name) / LOCATOR, variant)
+    return found.to(dtype)
 
 
 def _place(

@@ -57,9 +57,14 @@ class NoisePrediction:
         return (self.branch("full") - self.branch("image")).abs().sum(dim=1, keepdim=True)
 
     def relevance(self, source: Source) -> Float[Tensor, "b 1 h w"]:
-        """The raw map D of a source; ValueError where what it needs was not predicted."""
+        """The raw map D of a source; ValueError where what it needs was not predicted.
+
+        What a locator says is no prediction of noise: of an agreement this is the head's half.
+        """
+        if source == "locator":
+            raise ValueError("a locator's map is not read off predictions")
         if source == "difference":
             return self.difference()
         if self.change is None:
             raise ValueError("the relevance head was not read")
-        return self.change if source == "head" else (self.change * self.difference()).sqrt()
+        return (self.change * self.difference()).sqrt() if source == "both" else self.change

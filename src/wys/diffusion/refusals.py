@@ -15,6 +15,8 @@ from wys.errors import WysError
 from wys.store import read_header, read_json
 
 PIPELINE = StableDiffusionInstructPix2PixPipeline.__name__
+LOCATOR = "locator"
+"""The folder of the network that only says where, which an editor may have."""
 _NO_LENGTH = 1_000_000
 """Beyond it a tokenizer's length stands for none: transformers then has one of 30 digits."""
 
@@ -33,6 +35,10 @@ def check_directory(path: Path, variant: str | None = None) -> None:
         weight_names(path / part, variant)
     if not (path / "scheduler" / "scheduler_config.json").is_file():
         raise WysError(f"{path} is incomplete: it has no scheduler/scheduler_config.json.")
+    if (path / LOCATOR).is_dir():
+        if not (path / LOCATOR / "config.json").is_file():
+            raise WysError(f"{path} is incomplete: it has no {LOCATOR}/config.json.")
+        weight_names(path / LOCATOR, variant)
     tokenizer = path / "tokenizer"
     if not ((tokenizer / "tokenizer.json").is_file() or (tokenizer / "vocab.json").is_file()):
         raise WysError(f"{path} is incomplete: it has no tokenizer/vocab.json or tokenizer.json.")
@@ -67,14 +73,14 @@ def _variant(file: Path) -> str | None:
     return words[0].split("-")[0] if words else None
 
 
-def check_text_weights(encoder: torch.nn.Module, part: Path, variant: str | None = None) -> None:
-    """Raises WysError where a loaded text encoder found weights of its own missing.
+def check_weights(network: torch.nn.Module, part: Path, variant: str | None = None) -> None:
+    """Raises WysError where a loaded text encoder or locator found weights of its own missing.
 
-    transformers fills those with random numbers and only prints a report.
+    The libraries fill those with random numbers, or leave them empty, and only print a report.
     """
     # Releases differ in whether names begin with "text_model."; files may be of either kind.
     given = {name.removeprefix("text_model.") for name in weight_names(part, variant)}
-    needed = {name.removeprefix("text_model.") for name, _ in encoder.named_parameters()}
+    needed = {name.removeprefix("text_model.") for name, _ in network.named_parameters()}
     missing = sorted(needed - given)
     if missing:
         raise WysError(

@@ -1,6 +1,6 @@
 """What an editor predicts for the cases of a bench, once, for every map that can be made of it.
 
-A prediction gives both raw maps, the difference and the relevance head's; an edit that runs without
+A prediction gives the raw maps of all sources that the editor has; an edit that runs without
 a mask gives them on its way, and its result under any mask is a composite.
 """
 
@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from wys.diffusion.conditioning import Sight
+from wys.diffusion.conditioning import Conditioning, Sight
 from wys.diffusion.editor import Editor
 from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation.cases import Batch, Truth
 from wys.image import resize
-from wys.image_edit import edit_image, relevance_map
+from wys.image_edit import agreed, edit_image, relevance_map
 from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
 
@@ -33,7 +33,7 @@ class RawMaps:
 
     raw: dict[Source, Float[Tensor, "b 1 h w"]]
     seconds: float
-    """What predicting both branches took, all cases together."""
+    """What predicting both branches took, all cases together; not the locator's answer."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,12 @@ class PlainEdit:
 
 def sources(editor: Editor) -> tuple[Source, ...]:
     """The sources of relevance that an editor has."""
-    return ("difference",) if editor.head is None else ("difference", "head", "both")
+    found: tuple[Source, ...] = ("difference",)
+    if editor.head is not None:
+        found = (*found, "head", "both")
+    if editor.locator is not None:
+        found = (*found, "locator") if editor.head is None else (*found, "locator", "agreement")
+    return found
 
 
 def raw_maps(
@@ -60,7 +65,9 @@ def raw_maps(
     started = time.perf_counter()
     head = editor.head is not None
     z = editor.schedule.add_noise(told.z0, noise, t)
-    return _read(editor, editor.predict(z, t, told, ("full", "image"), change=head), started)
+    prediction = editor.predict(z, t, told, ("full", "image"), change=head)
+    seconds = time.perf_counter() - started
+    return _read(editor, prediction, _located(editor, told), seconds)
 
 
 def plain_edit(
@@ -84,6 +91,7 @@ def plain_edit(
     sight: tuple[Sight, ...] = ("full", "image")
     sight = (*sight, "change") if editor.head is not None else sight
     maps: list[RawMaps] = []
+    located = _located(editor, told) if first else None
     started = time.perf_counter()
     for step in denoise(
         editor,
@@ -95,7 +103,7 @@ def plain_edit(
         look=sight if first else (),
     ):
         if step.index <= first:
-            maps.append(_read(editor, step.prediction, started))
+            maps.append(_read(editor, step.prediction, located, time.perf_counter() - started))
             started = time.perf_counter()
     return PlainEdit(resize(editor.decode(step.latents).cpu(), _size(pairs)), tuple(maps))
 
@@ -160,9 +168,25 @@ def under(
     return torch.lerp(pairs.before, image, mask[:, None].to(image))
 
 
-def _read(editor: Editor, prediction: NoisePrediction, started: float) -> RawMaps:
-    raw = {source: prediction.relevance(source).cpu() for source in sources(editor)}
-    return RawMaps(raw, time.perf_counter() - started)
+def _located(editor: Editor, told: Conditioning) -> Float[Tensor, "b 1 h w"] | None:
+    return None if editor.locator is None else editor.locate(told)
+
+
+def _read(
+    editor: Editor,
+    prediction: NoisePrediction,
+    located: Float[Tensor, "b 1 h w"] | None,
+    seconds: float,
+) -> RawMaps:
+    raw: dict[Source, Tensor] = {}
+    for source in sources(editor):
+        if source == "locator":
+            assert located is not None
+            raw[source] = located.cpu()
+        else:
+            other = located if source == "agreement" else None
+            raw[source] = agreed(prediction.relevance(source), other).cpu()
+    return RawMaps(raw, seconds)
 
 
 def _size(pairs: Truth) -> tuple[int, int]:

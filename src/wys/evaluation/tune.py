@@ -26,6 +26,7 @@ from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings
+from wys.errors import WysError
 from wys.evaluation import metrics
 from wys.evaluation.cases import Cases, Truth
 from wys.evaluation.predictions import (
@@ -43,6 +44,8 @@ from wys.evaluation.predictions import (
 from wys.evaluation.verdict_study import fit_verdict, verdict_errors
 from wys.image import resize
 from wys.relevance import (
+    ASKING,
+    PROBABILITIES,
     Normalisation,
     RelevanceSettings,
     Source,
@@ -116,7 +119,8 @@ class Way:
     settings: RelevanceSettings
     raws: tuple[Float[Tensor, "b 1 h w"], ...]
     cost: int
-    """Predictions that an edit does not make anyway."""
+    """Predictions that an edit does not make anyway; the locator's answer, one for all of them and
+    of a smaller network, counts as one."""
 
 
 def ways_of(
@@ -132,9 +136,12 @@ def ways_of(
         ]
         for level, draw in sorted(needed)
     }
-    branches: dict[Source, int] = {"difference": 2, "head": 1, "both": 2}
+    runs: dict[Source, int] = {"difference": 2, "head": 1, "both": 2, "locator": 0, "agreement": 1}
     for source in sources(editor):
+        asked = source in ASKING
         for levels, draws in itertools.product(LEVELS, DRAWS):
+            if source == "locator" and (levels, draws) != (LEVELS[0], 1):
+                continue  # It sees no noise.
             keys = [(level, draw) for level in levels for draw in range(draws)]
             raws = tuple(
                 mean_raw([predicted[key][i] for key in keys], source) for i in range(len(batches))
@@ -148,13 +155,13 @@ def ways_of(
                 space="eps",
                 edges=0.0,
             )
-            found.append(Way(settings, raws, branches[source] * len(keys)))
-        for steps in FIRST_STEPS if edits else ():
+            found.append(Way(settings, raws, runs[source] * len(keys) + asked))
+        for steps in FIRST_STEPS if edits and source != "locator" else ():
             raws = tuple(mean_raw(edit.raw_maps[:steps], source) for edit in edits)
             settings = replace(
                 own, source=source, first_steps=steps, draws=1, space="eps", edges=0.0
             )
-            found.append(Way(settings, raws, (branches[source] - 1) * steps))
+            found.append(Way(settings, raws, (runs[source] - 1) * steps + asked))
     return found
 
 
@@ -166,7 +173,7 @@ def scaled_settings(
     Args:
         typical: the raw value that `absolute` maps to 1: that of a clear edit.
     """
-    scale = 1.0 if how.source == "head" else typical
+    scale = 1.0 if how.source in PROBABILITIES else typical
     for smoothing in SMOOTHINGS:
         base = replace(how, smoothing=smoothing)
         for scaled in (
@@ -247,6 +254,7 @@ def tune_map(
     *,
     best_map: bool = False,
     before: bool = False,
+    source: Source | None = None,
 ) -> Generator[Trial, None, tuple[EditorSettings, Float[Tensor, "b 1 h w"]]]:
     """Finds how to make, scale and cut a map, by the IoU of its mask with the exact one.
 
@@ -256,16 +264,24 @@ def tune_map(
         best_map: take the best map, whatever it costs, not the cheapest of about equal ones.
         before: only maps that are made before an edit: an edit of any number of steps can have
             them, and they can be looked at first.
+        source: only maps of this one; None tries all that the editor has.
 
     Returns:
         The editor's settings with the best map, and R of every case.
     """
+    if source not in (None, *sources(editor)):
+        raise WysError(
+            f"{editor.name} makes no maps of the source {source}; it has "
+            f"{', '.join(sources(editor))}."
+        )
     truth = torch.cat([masked.mask for _, masked in batches])
     best = replace(editor.settings, size=editor.native_size)
     guidance = Guidance(TEXT_SCALES[0], IMAGE_SCALES[0])
     first = replace(best.edit, guidance=guidance, steps=max(FIRST_STEPS) + 1)
     looked = [] if before else _edits(editor, batches, seed, first, max(FIRST_STEPS))
     ways = ways_of(editor, batches, seed, looked)
+    if source is not None:
+        ways = [way for way in ways if way.settings.source == source]
     scored = []
     for done, way in enumerate(ways, 1):
         score, how = best_scaling(way, truth)
@@ -299,17 +315,22 @@ def _same_raw(one: RelevanceSettings, other: RelevanceSettings) -> bool:
 
 
 def tune(
-    editor: Editor, cases: Cases, *, best_map: bool = False, before: bool = False
+    editor: Editor,
+    cases: Cases,
+    *,
+    best_map: bool = False,
+    before: bool = False,
+    source: Source | None = None,
 ) -> Iterator[Trial]:
     """Tries the grids one after the other; a stage starts from the best of the stage before.
 
     Args:
-        best_map, before: as of `tune_map`.
+        best_map, before, source: as of `tune_map`.
     """
     batches = list(cases.batches(editor))
     truth = torch.cat([pairs.mask for _, pairs in batches])
     best, values = yield from tune_map(
-        editor, batches, cases.seed, best_map=best_map, before=before
+        editor, batches, cases.seed, best_map=best_map, before=before, source=source
     )
     shown = shown_to(editor, batches)
     best, edits = yield from _tune_edit(editor, batches, cases.seed, best, values, truth)

@@ -19,12 +19,12 @@ import torch
 import tyro
 from torch import Tensor
 
-from wys.diffusion.loading import builtin_directory
-from wys.diffusion.refusals import check_directory
+from wys.diffusion.loading import HEAD, builtin_directory
+from wys.diffusion.refusals import LOCATOR, check_directory
 from wys.errors import WysError
 from wys.store import read_metadata, read_tensors, whole_folder, write_tensors
 
-PARTS = ("unet", "text_encoder", "relevance_head.safetensors")
+PARTS = ("unet", "text_encoder", LOCATOR, HEAD)
 """What is averaged; the rest, the autoencoder among it, is the first editor's."""
 _NOTE = """
 ## A mean
@@ -60,6 +60,10 @@ def average(editors: Sequence[Path], out: Path) -> None:
 
 def _check_alike(first: Path, other: Path) -> None:
     """Raises WysError where what is not averaged differs: the same latents would mean others."""
+    has = [(editor / LOCATOR).is_dir() for editor in (first, other)]
+    if has[0] != has[1]:
+        lacking = other if has[0] else first
+        raise WysError(f"the editors cannot be averaged: {lacking} has no {LOCATOR}.")
     for part in ("vae", "tokenizer"):
         files = sorted(file.name for file in (first / part).iterdir() if file.is_file())
         _, changed, absent = filecmp.cmpfiles(first / part, other / part, files, shallow=False)
@@ -69,7 +73,7 @@ def _check_alike(first: Path, other: Path) -> None:
 
 
 def _weights(part: Path) -> list[Path]:
-    """The files of a part; none where an editor lacks it, as many lack the head."""
+    """The files of a part; none where an editor lacks it, as many lack head and locator."""
     return [part] if part.is_file() else list(part.glob("*.safetensors"))
 
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from wys.diffusion.loading import HEAD, builtin_directory
+from wys.diffusion.refusals import LOCATOR
 from wys.errors import WysError
 from wys.store import read_header, read_json, write_json
 from wys.training.denoiser import NetworkSettings
@@ -20,14 +21,30 @@ def start_directory(start: Path | None) -> Path | None:
     return builtin_directory() if start == Path("builtin") else start
 
 
-def check_start(network: NetworkSettings, start: Path) -> None:
-    """Raises WysError where an editor lacks a part, is cut short, or has another network."""
+def check_start(network: NetworkSettings, locator: tuple[int, ...], start: Path) -> None:
+    """Raises WysError where an editor lacks a part, is cut short, or has another network.
+
+    Args:
+        locator: widths of the recipe's locator; an editor may have none.
+    """
     for part in ("unet", "text_encoder", "tokenizer", "vae"):
         if not (start / part).is_dir():
             raise WysError(f"{start} is no editor to train further: it has no folder {part}.")
-    config = read_json(start / "unet" / "config.json")
+    _check_network(start, "unet", network.channels, network)
+    if (start / LOCATOR).is_dir():
+        _check_network(start, LOCATOR, locator, network)
+    if not (start / HEAD).is_file():
+        raise WysError(f"{start} is no editor to train further: it has no {HEAD}.")
+    for file in [*sorted(start.glob("*/*.safetensors")), start / HEAD]:
+        read_header(file)
+
+
+def _check_network(
+    start: Path, part: str, channels: tuple[int, ...], network: NetworkSettings
+) -> None:
+    config = read_json(start / part / "config.json")
     wanted = {
-        "block_out_channels": list(network.channels),
+        "block_out_channels": list(channels),
         "cross_attention_dim": network.text_width,
         "attention_head_dim": network.heads,
         "norm_num_groups": network.groups,
@@ -36,14 +53,10 @@ def check_start(network: NetworkSettings, start: Path) -> None:
         given = config.get(name) if isinstance(config, dict) else None
         if given != value:
             raise WysError(
-                f"{start} cannot be trained further with this recipe: its unet has the {name} "
+                f"{start} cannot be trained further with this recipe: its {part} has the {name} "
                 f"{given}, not {value}; take an editor that this recipe made, or the --preset that "
                 "made it."
             )
-    if not (start / HEAD).is_file():
-        raise WysError(f"{start} is no editor to train further: it has no {HEAD}.")
-    for file in [*sorted(start.glob("*/*.safetensors")), start / HEAD]:
-        read_header(file)
 
 
 def keep_beginning(start: Path | None, out: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from wys.diffusion.refusals import LOCATOR
 from wys.store import read_json, write_atomically, write_json
 from wys.training.progress import duration, read_log
 
@@ -24,6 +26,7 @@ def record(
     processes: int,
     data: Path | None,
     start: Path | None = None,
+    also: Sequence[Path] = (),
 ) -> None:
     """Notes in `out/record.json` what is run, with which settings and on which machine."""
     if device == "cpu":
@@ -40,6 +43,7 @@ def record(
         "machine": f"{machine}, {many}",
         "data": "the tabletop world" if data is None else f"the folder {data.resolve().name}",
         "start": None if start is None else start.resolve().name,
+        "also": [folder.resolve().name for folder in also],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
         "recipe": asdict(settings),
@@ -74,6 +78,7 @@ def write_card(out: Path, folder: Path) -> None:
     commands = list(dict.fromkeys(run["command"] for run in runs))
     autoencoder = read_log(out / "log.jsonl", "autoencoder")
     denoiser = read_log(out / "log.jsonl", "denoiser")
+    locator = read_log(out / "log.jsonl", "locator")
     figures = [
         f"| {name} | {value} |"
         for name, value in {
@@ -89,29 +94,38 @@ def write_card(out: Path, folder: Path) -> None:
                     "grounding_chance": "grounding by chance",
                 },
             ),
+            **_figures(locator, {"locator_iou": "IoU of the locator's mask, at latent size"}),
         }.items()
     ]
     seen = [
         f"- {name}: {log[-1]['images']:,} images in {duration(log[-1]['seconds'])} "
         f"(hours, minutes, seconds; lately {log[-1]['images_per_second']:.0f} images a second)"
-        for name, log in (("autoencoder", autoencoder), ("text encoder and UNet", denoiser))
+        for name, log in (
+            ("autoencoder", autoencoder),
+            ("text encoder and UNet", denoiser),
+            ("locator", locator),
+        )
         if log
     ]
     index = read_json(out / "data" / "index.json")
     # A triplet of one's own is kept at both sizes.
     triplets = index["triplets"] if index["labelled"] else index["triplets"] // 2
+    others = sorted({name for run in runs for name in run.get("also", ())})
+    also = f" The locator learnt from those of {', '.join(others)} as well." if others else ""
     start = last.get("start")
     origin = "from nothing" if start is None else f"further from the editor {start}"
     text = "\n".join(
         [
             *_HEADER.replace("ORIGIN", origin).splitlines(),
+            *(_LOCATOR.splitlines() if (folder / LOCATOR).is_dir() else ()),
             "",
             "## Data",
             "",
             f"{triplets:,} triplets (before, after, instruction) of {last['data']}, at "
             f"{recipe['data']['size']} and {recipe['data']['large_size']} pixels, seed "
             f"{recipe['data']['seed']}"
-            + (f", look: {recipe['data']['look']}." if index["labelled"] else "."),
+            + (f", look: {recipe['data']['look']}." if index["labelled"] else ".")
+            + also,
             "",
             "## Training",
             "",
@@ -119,8 +133,8 @@ def write_card(out: Path, folder: Path) -> None:
             f"- machine: {last['machine']}",
             f"- Python {last['python']}, "
             + ", ".join(f"{name} {number}" for name, number in last["versions"].items()),
-            f"- seeds: weights and batches {recipe['denoiser']['seed']}, data "
-            f"{recipe['data']['seed']}",
+            f"- seeds: weights and batches {recipe['denoiser']['seed']}, of the locator "
+            f"{recipe['locator']['seed']}, data {recipe['data']['seed']}",
             "",
             *(f"    {command}" for command in commands),
             "",
@@ -159,6 +173,9 @@ latent), trained ORIGIN. The autoencoder's encoder is set, not trained: principa
 of patches. UNet and autoencoder are float16, the text encoder is float32: the stock pipeline runs
 with `torch_dtype` left out. `relevance_head.safetensors` holds a convolution of the features that
 enter the UNet's `conv_out`; its sigmoid is the probability that a latent pixel is to be edited."""
+
+_LOCATOR = """`locator` is a small UNet of its own that sees the clean latent, at timestep 0, and
+the text; the sigmoid of its answer is the same probability, from another network."""
 
 _LIMITS = """## Limits
 

@@ -166,7 +166,7 @@ def build_text_encoder(settings: NetworkSettings, tokenizer: CLIPTokenizer) -> C
 
 
 def build_unet(
-    settings: NetworkSettings, latent_channels: int, out_channels: int, size: int
+    settings: NetworkSettings, in_channels: int, out_channels: int, size: int
 ) -> UNet2DConditionModel:
     """The untrained UNet; attention below the first level, pooled text in the time embedding.
 
@@ -176,7 +176,7 @@ def build_unet(
     levels = len(settings.channels)
     unet = UNet2DConditionModel(
         sample_size=size,
-        in_channels=2 * latent_channels,
+        in_channels=in_channels,
         out_channels=out_channels,
         block_out_channels=settings.channels,
         layers_per_block=1,
@@ -310,16 +310,39 @@ def losses(
     latent = given.clean.shape[1]
     clean, labels = output.float().split((latent, sum(LABELS)), dim=1)
     parts = {"clean": diffusion_loss(clean, given.clean, batch.changed, settings.changed_weight)}
-    parts |= label_losses(labels, batch, given)
-    total = _weighted_sum(parts, settings)
-    for labels in deep:
-        elsewhere = label_losses(labels.float(), batch, given)
-        total = total + settings.deep * _weighted_sum(elsewhere, settings)
-    return total, parts
+    total, told = label_losses(
+        (labels, *deep), batch, settings, has_text=given.has_text, has_image=given.has_image
+    )
+    return settings.clean * parts["clean"] + total, parts | told
 
 
 def label_losses(
-    labels: Float[Tensor, "b k h w"], batch: Batch, given: Noised
+    predictions: Sequence[Float[Tensor, "b k _ _"]],
+    batch: Batch,
+    settings: LossSettings,
+    *,
+    has_text: Bool[Tensor, " b"],
+    has_image: Bool[Tensor, " b"],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted sum of the labels' losses, and each loss of the first prediction by name.
+
+    Args:
+        predictions: at the output, and elsewhere in the network at a fraction of its resolution.
+    """
+    output, *deep = (
+        _label_losses(labels.float(), batch, has_text, has_image) for labels in predictions
+    )
+    total = _weighted_sum(output, settings)
+    for elsewhere in deep:
+        total = total + settings.deep * _weighted_sum(elsewhere, settings)
+    return total, output
+
+
+def _label_losses(
+    labels: Float[Tensor, "b k h w"],
+    batch: Batch,
+    has_text: Bool[Tensor, " b"],
+    has_image: Bool[Tensor, " b"],
 ) -> dict[str, Tensor]:
     """The losses of the labels' predictions, at the batch's resolution or a fraction of it.
 
@@ -330,7 +353,7 @@ def label_losses(
     change, target, shape, material, colour, *after = labels.split(LABELS, dim=1)
     factor = batch.changed.shape[-1] // labels.shape[-1]
     changed = F.avg_pool2d(batch.changed, factor)
-    both = given.has_text & given.has_image
+    both = has_text & has_image
     parts = {
         "change": _mean_of(balanced_bce(change, changed), both),
         "overlap": _mean_of(dice_loss(change, changed), both),
@@ -351,9 +374,9 @@ def label_losses(
     elsewhere = _mean_over(-shape_log[:, :1], none)
     materials = class_shares(coverage, batch.materials, len(MATERIALS))
     colours = class_shares(coverage, batch.colours, len(COLOURS))
-    parts["shape"] = _mean_of((on_objects + elsewhere) / 2, given.has_image)
-    parts["material"] = _mean_of(class_loss(material, materials), given.has_image)
-    parts["colour"] = _mean_of(class_loss(colour, colours), given.has_image)
+    parts["shape"] = _mean_of((on_objects + elsewhere) / 2, has_image)
+    parts["material"] = _mean_of(class_loss(material, materials), has_image)
+    parts["colour"] = _mean_of(class_loss(colour, colours), has_image)
     before = (torch.cat([none, shapes], 1), materials, colours)
     return parts | _after_losses(after, before, batch, factor, both)
 

@@ -29,7 +29,7 @@ from wys.training.denoiser import (
 )
 from wys.training.export import assemble
 from wys.training.garbling import Garbler, GarblingSettings
-from wys.training.latents import Batch, LatentSet, tokenise
+from wys.training.latents import Batch, LatentSet, check_emphasis, tokenise
 from wys.training.learner import Learner, OptimiserSettings, load_average
 from wys.training.loop import run_steps
 from wys.training.parallel import compiled
@@ -85,8 +85,7 @@ class DenoiserSettings:
     """AdamW, clipping and averaging."""
 
     def __post_init__(self) -> None:
-        if min((*self.emphasis, *self.kind_emphasis.values())) <= 0:
-            raise WysError("an emphasis is above 0: what is never drawn is never learnt.")
+        check_emphasis(self.emphasis, self.kind_emphasis)
 
     @property
     def images(self) -> int:
@@ -118,7 +117,7 @@ def build_networks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         channels = sum(Heads(latent_channels).sizes)
-        unet = build_unet(settings.network, latent_channels, channels, latent_size)
+        unet = build_unet(settings.network, 2 * latent_channels, channels, latent_size)
         text = build_text_encoder(settings.network, tokenizer)
     return unet, text
 
@@ -155,6 +154,11 @@ def take_weights(unet: UNet2DConditionModel, text: CLIPTextModel, editor: Path) 
         ) from error
 
 
+def denoiser_state(out: Path) -> Path:
+    """Where the state of the denoiser's training is kept."""
+    return out / "state" / "denoiser.safetensors"
+
+
 def load_networks(
     settings: DenoiserSettings, out: Path, latent_channels: int, latent_size: int
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
@@ -162,7 +166,7 @@ def load_networks(
     tokenizer = load_tokenizer(out / "tokenizer")
     unet, text = build_networks(settings, tokenizer, latent_channels, latent_size)
     modules = {"unet": unet, "text": text, "deep": deep_supervision(settings, unet)}
-    position = load_average(modules, out / "state" / "denoiser.safetensors")
+    position = load_average(modules, denoiser_state(out))
     return unet.eval(), text.eval(), position.images
 
 
@@ -184,7 +188,7 @@ def train_denoiser(
     """
     torch.manual_seed(settings.seed)
     device = accelerator.device
-    state = out / "state" / "denoiser.safetensors"
+    state = denoiser_state(out)
     tokenizer = load_tokenizer(out / "tokenizer")
     vae = load_vae().to(device)
     scale = float(read_json(out / "latents" / "scale.json")["scaling_factor"])

@@ -261,6 +261,12 @@ def concatenate(batches: list[Batch]) -> Batch:
     )
 
 
+def check_emphasis(emphasis: Sequence[float], kinds: Mapping[str, float]) -> None:
+    """Raises WysError where triplets of a kind would never be drawn (see `LatentSet`)."""
+    if min((*emphasis, *kinds.values())) <= 0:
+        raise WysError("an emphasis is above 0: what is never drawn is never learnt.")
+
+
 class LatentSet:
     """The latents of a split at one size; looks for new shards every minute.
 

@@ -3,15 +3,17 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from wys.training.autoencoder import AutoencoderSettings, Reconstruction, build_autoencoder
-from wys.training.denoiser import Heads, build_unet
+from wys.training.denoiser import LABELS, Heads, NetworkSettings, build_unet
 from wys.training.denoising import DenoiserSettings
 from wys.training.learner import position_of
+from wys.training.locator import LocatorSettings
 from wys.training.progress import duration
 
 TRIED = 4
@@ -22,9 +24,11 @@ WORDS = 16
 
 def plan_in_words(
     autoencoder: AutoencoderSettings | None,
-    denoiser: DenoiserSettings,
+    denoiser: DenoiserSettings | None,
+    locator: LocatorSettings | None,
     out: Path,
     *,
+    network: NetworkSettings,
     size: int,
     factor: int,
     latent_channels: int,
@@ -35,7 +39,8 @@ def plan_in_words(
     """What is left to be learnt in `out`, and about how long that takes on this machine.
 
     Args:
-        autoencoder: None where it is not trained.
+        autoencoder: None where it is not trained; denoiser and locator alike.
+        network: of the denoiser, which the locator's is like.
         size: of the editor's images in pixels.
         factor: pixels to a latent pixel.
     """
@@ -48,15 +53,20 @@ def plan_in_words(
             seconds += left * trial.autoencoder(autoencoder, size)
     seen = _seen(out, "denoiser")
     begin, phases = 0, []
-    for phase in denoiser.phases:
+    for phase in () if denoiser is None else denoiser.phases:
         left = min(begin + phase.images - seen, phase.images)
         begin += phase.images
         if left > 0:
             phases.append(f"{left:,} of {phase.size} pixels")
-            side = phase.size // factor
-            seconds += left * trial.denoiser(denoiser, latent_channels, side, phase.batch)
+            channels = 2 * latent_channels, sum(Heads(latent_channels).sizes)
+            seconds += left * trial.unet(network, channels, phase.size // factor, phase.batch)
     if phases:
         parts.append(f"{max(begin - seen, 0):,} for the editor ({', '.join(phases)})")
+    if locator is not None and (left := locator.images - _seen(out, "locator")) > 0:
+        parts.append(f"{left:,} {'' if parts else 'images '}for the locator")
+        narrow = replace(network, channels=locator.channels)
+        channels = latent_channels, sum(LABELS)
+        seconds += left * trial.unet(narrow, channels, size // factor, locator.batch)
     if not parts:
         return f"Plan: nothing is left to be learnt; the editor has seen {seen:,} images."
     return (
@@ -96,14 +106,16 @@ class _Trial:
 
         return self._seconds(loss, settings.batch)
 
-    def denoiser(self, settings: DenoiserSettings, channels: int, side: int, batch: int) -> float:
-        width = settings.network.text_width
-        unet = build_unet(settings.network, channels, sum(Heads(channels).sizes), side)
+    def unet(
+        self, network: NetworkSettings, channels: tuple[int, int], side: int, batch: int
+    ) -> float:
+        """Of a UNet with so many channels in and out."""
+        unet = build_unet(network, *channels, side)
         unet.to(self.device)
 
         def loss(count: int) -> Tensor:
-            sample = self._noise(count, 2 * channels, side, side)
-            words = self._noise(count, WORDS, width)
+            sample = self._noise(count, channels[0], side, side)
+            words = self._noise(count, WORDS, network.text_width)
             timestep = torch.full((count,), 500, device=self.device)
             found: Tensor = unet(sample, timestep, encoder_hidden_states=words).sample
             return found.float().square().mean()

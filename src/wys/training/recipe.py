@@ -1,4 +1,4 @@
-"""The recipe: data, tokenizer, autoencoder, latents, denoiser, export, each resumable.
+"""The recipe: data, tokenizer, autoencoder, latents, denoiser, locator, export, each resumable.
 
 Every stage keeps its state in the output folder and goes on from it, so a run that was killed is
 started again with the same command.
@@ -15,15 +15,17 @@ from warnings import warn
 
 import torch
 import tyro
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTextModel
 
 from wys.devices import multiplies_bfloat16
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.loading import SETTINGS
+from wys.diffusion.refusals import LOCATOR
 from wys.diffusion.sampler import EditSettings
-from wys.diffusion.settings import EditorSettings, settings_as_json
+from wys.diffusion.settings import EditorSettings, read_settings, settings_as_json
 from wys.errors import WysError, WysWarning
-from wys.relevance import RelevanceSettings
+from wys.relevance import ASKING, RelevanceSettings
 from wys.store import read_json, write_json
 from wys.training.autoencoder import (
     AutoencoderSettings,
@@ -34,11 +36,27 @@ from wys.training.autoencoder import (
 from wys.training.beginning import check_start, keep_beginning, start_directory
 from wys.training.card import record, write_card
 from wys.training.denoiser import NetworkSettings
-from wys.training.denoising import DenoiserSettings, Phase, load_networks, train_denoiser
+from wys.training.denoising import (
+    DenoiserSettings,
+    Phase,
+    build_networks,
+    denoiser_state,
+    load_networks,
+    take_weights,
+    train_denoiser,
+)
 from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
-from wys.training.learner import OptimiserSettings
+from wys.training.learner import OptimiserSettings, position_of
+from wys.training.locator import (
+    LocatorSettings,
+    check_also,
+    check_reads,
+    load_locator,
+    locator_state,
+    train_locator,
+)
 from wys.training.parallel import check_compiler, check_device, launch
 from wys.training.plan import plan_in_words
 from wys.training.progress import Meter, meter
@@ -59,7 +77,7 @@ presets show theirs 3 to 20 times. Noise, its level and what is left out are dra
 so that there is more to learn from a triplet than from a picture; but a dozen of them, seen as
 often as hundreds of thousands are, cost a night and are learnt by heart long before."""
 
-Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "export"]
+Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "locator", "export"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,8 @@ class Recipe:
     """The autoencoder and its training."""
     denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
     """Text encoder and UNet and their training."""
+    locator: LocatorSettings = field(default_factory=LocatorSettings)
+    """The network that says where, and its training."""
     vocabulary: int = 1000
     """Tokens of the tokenizer."""
     instruction_length: int = 32
@@ -82,8 +102,9 @@ class Recipe:
     def of_length(self, images: int) -> "Recipe":
         """The recipe with so many images for the denoiser, to half a batch of each phase.
 
-        The phases share them in proportion, the learning rate's schedule ends with them, and a
-        shorter training makes triplets of the world in proportion, too.
+        The phases share them in proportion, the learning rate's schedule ends with them, the
+        locator has as many for each of them as before, and a shorter training makes triplets of the
+        world in proportion, too.
 
         Raises:
             WysError: there is not a batch for each phase.
@@ -104,6 +125,9 @@ class Recipe:
         )
         # Adam needs its first steps small however long it goes on.
         denoiser = replace(old, phases=phases, warmup=min(old.warmup, max(1, images // 10)))
+        where = self.locator
+        seen = max(1, round(share * where.images / where.batch)) * where.batch
+        locator = replace(where, images=seen, warmup=min(where.warmup, max(1, seen // 10)))
         # A decoder is good after what the built-in editor's has seen; but a trial of the recipe
         # shall not wait longer for it than for the rest.
         most, enough = self.autoencoder.images, AutoencoderSettings().images
@@ -120,6 +144,7 @@ class Recipe:
             data=replace(data, triplets=triplets, large_triplets=large),
             autoencoder=replace(self.autoencoder, images=decoder),
             denoiser=denoiser,
+            locator=locator,
         )
 
     def for_triplets(self, count: int) -> "Recipe":
@@ -135,7 +160,7 @@ EXPORTED = EditorSettings(
 """What an exported editor starts with, until its own best settings are measured."""
 
 CPU = Recipe()
-"""Two processor cores, some two hours (`compile` makes the difference)."""
+"""Two processor cores, some three hours (`compile` makes the difference)."""
 
 GPU = Recipe(
     data=DataSettings(triplets=300_000, large_triplets=150_000, look="full"),
@@ -146,6 +171,7 @@ GPU = Recipe(
         warmup=50_000,
         optimiser=OptimiserSettings(ema=0.9995),
     ),
+    locator=LocatorSettings(channels=(48, 96, 144), images=4_000_000, batch=512, warmup=50_000),
 )
 """One GPU, some hours: the whole world, a larger network."""
 
@@ -177,6 +203,8 @@ class Run:
     start: Path | None = None
     """An editor of the same recipe to train further, or builtin; its tokenizer and autoencoder
     stay."""
+    also: tuple[Path, ...] = ()
+    """Folders of other runs, begun alike, whose triplets the locator learns from as much."""
 
 
 def train(run: Run) -> None:
@@ -199,13 +227,17 @@ def run_stages(run: Run) -> None:
         fast = multiplies_bfloat16(torch.device(run.device))
         recipe = replace(recipe, precision="bf16" if fast else "no")
     if "denoiser" in stages:
+        check_no_locator(recipe, out)
         notice_another_length(recipe, out)
+    if "denoiser" in stages or "locator" in stages:
         # The networks that are tried out draw their weights: whoever seeded shall not notice.
         with torch.random.fork_rng(devices=[]):
             words = plan_in_words(
                 None if start is not None or "autoencoder" not in stages else recipe.autoencoder,
-                recipe.denoiser,
+                recipe.denoiser if "denoiser" in stages else None,
+                recipe.locator if "locator" in stages else None,
                 out,
+                network=recipe.denoiser.network,
                 size=recipe.data.large_size,
                 processes=run.processes,
                 device=run.device,
@@ -216,7 +248,7 @@ def run_stages(run: Run) -> None:
         print(words, flush=True)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
-    record(out, recipe, run.device, run.processes, run.data, start)
+    record(out, recipe, run.device, run.processes, run.data, start, run.also)
     work = partial(launch, cache=out / "compiled", device=run.device, precision=recipe.precision)
 
     def curves(stage: str, *quantities: str) -> None:
@@ -253,6 +285,25 @@ def run_stages(run: Run) -> None:
             args=(recipe.denoiser, out, autoencoder, start, run.compile, run.save_minutes),
         )
         curves("denoiser", "loss", "validation_edit", "change_iou", "grounding_head")
+    if "locator" in stages:
+        size, network = recipe.data.large_size, recipe.denoiser.network
+        text = partial(trained_text, recipe, out, start)
+        work(
+            train_locator,
+            run.processes,
+            args=(
+                recipe.locator,
+                network,
+                out,
+                run.also,
+                start,
+                text,
+                size,
+                run.compile,
+                run.save_minutes,
+            ),
+        )
+        curves("locator", "loss", "change", "overlap", "locator_iou")
     if "export" in stages:
         export(recipe, out, out / "editor", start)
 
@@ -267,7 +318,11 @@ def check_ready(run: Run) -> None:
     check_device(run.device)
     if find_spec("matplotlib") is None:
         raise WysError("training draws its curves by matplotlib; pip install 'wys[train]'.")
-    smallest = min(recipe.autoencoder.batch, *(phase.batch for phase in recipe.denoiser.phases))
+    smallest = min(
+        recipe.autoencoder.batch,
+        recipe.locator.batch,
+        *(phase.batch for phase in recipe.denoiser.phases),
+    )
     if not 1 <= processes <= smallest // 2:
         raise WysError(
             f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
@@ -285,8 +340,10 @@ def check_ready(run: Run) -> None:
         )
     if run.compile:
         check_compiler()
+    if "locator" in run.stages:
+        check_also(run.also, recipe.data.large_size)
     if run.start is not None:
-        check_start(recipe.denoiser.network, run.start)
+        check_start(recipe.denoiser.network, recipe.locator.channels, run.start)
 
 
 def source_of(recipe: Recipe, data: Path | None) -> Source:
@@ -312,9 +369,24 @@ def _show(bar: Meter, done: int, total: int) -> None:
     bar.update(done)
 
 
+def check_no_locator(recipe: Recipe, out: Path) -> None:
+    """Raises WysError where a locator is there already and the denoiser would be trained further.
+
+    It reads with the text encoder as it was.
+    """
+    if not locator_state(out).exists():
+        return
+    state = denoiser_state(out)
+    if not state.exists() or position_of(state).images < recipe.denoiser.images:
+        raise WysError(
+            f"{out} has a locator, which was taught with the text encoder as it is; to train that "
+            f"further, delete {locator_state(out)} first: the locator is then trained anew."
+        )
+
+
 def notice_another_length(recipe: Recipe, out: Path) -> None:
     """Warns where the denoiser of `out` was on its way to another number of images."""
-    state, path = out / "state" / "denoiser.safetensors", out / "record.json"
+    state, path = denoiser_state(out), out / "record.json"
     if not state.exists() or not path.exists():
         return
     phases = read_json(path)[-1]["recipe"]["denoiser"]["phases"]
@@ -355,6 +427,39 @@ def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) ->
     return vae.eval().requires_grad_(False)
 
 
+def trained_networks(
+    recipe: Recipe, out: Path, start: Path | None, latent_channels: int, latent_size: int
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """UNet, with auxiliary outputs, and text encoder as they stand, in float32.
+
+    Where `out` has trained none they are those of the editor `start`.
+
+    Raises:
+        WysError: there are none.
+    """
+    if denoiser_state(out).exists():
+        return load_networks(recipe.denoiser, out, latent_channels, latent_size)[:2]
+    if start is None:
+        raise WysError(f"{out} has no trained networks yet; run the denoiser stage.")
+    tokenizer = load_tokenizer(out / "tokenizer")
+    unet, text = build_networks(recipe.denoiser, tokenizer, latent_channels, latent_size)
+    take_weights(unet, text, start)
+    return unet.eval(), text.eval()
+
+
+def trained_text(recipe: Recipe, out: Path, start: Path | None = None) -> CLIPTextModel:
+    """The trained text encoder, as it stays."""
+    latent = _latent_of(recipe, trained_autoencoder(recipe, out, start))
+    _, text = trained_networks(recipe, out, start, *latent)
+    return text.requires_grad_(False)
+
+
+def _latent_of(recipe: Recipe, vae: AutoencoderKL) -> tuple[int, int]:
+    """Channels and side of the latents of an editor."""
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    return vae.config.latent_channels, recipe.data.large_size // factor
+
+
 def make_tokenizer(recipe: Recipe, out: Path, start: Path | None = None) -> None:
     """Writes `out/tokenizer`: learned from the triplets, or that of the editor `start`."""
     if start is not None:
@@ -383,14 +488,28 @@ def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -
 def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -> None:
     """Writes the editor as it stands in `out/state`, also while training goes on."""
     vae = trained_autoencoder(recipe, out, start)
-    factor = 2 ** (len(vae.config.block_out_channels) - 1)
-    unet, text, _ = load_networks(
-        recipe.denoiser, out, vae.config.latent_channels, recipe.data.large_size // factor
-    )
-    write_pipeline(vae, unet, text, load_tokenizer(out / "tokenizer"), folder)
+    latent = _latent_of(recipe, vae)
+    unet, text = trained_networks(recipe, out, start, *latent)
+    locator = None
+    if locator_state(out).exists():
+        check_reads(text, out)
+        locator = load_locator(recipe.locator, recipe.denoiser.network, out, *latent)
+    elif start is not None and (start / LOCATOR).is_dir() and not denoiser_state(out).exists():
+        locator = UNet2DConditionModel.from_pretrained(start / LOCATOR).float()
+    write_pipeline(vae, unet, text, load_tokenizer(out / "tokenizer"), folder, locator)
     if not (folder / SETTINGS).exists():
         settings = replace(EXPORTED, size=recipe.data.large_size)
+        if locator is not None:
+            relevance = replace(settings.relevance, source="agreement")
+            settings = replace(settings, relevance=relevance)
         write_json(folder / SETTINGS, settings_as_json(settings))
+    elif locator is not None and read_settings(folder / SETTINGS).relevance.source not in ASKING:
+        warn(
+            f"{folder / SETTINGS} does not ask the locator; 'wys bench tune' finds settings, or "
+            'set its relevance source to "agreement".',
+            WysWarning,
+            stacklevel=2,
+        )
     write_card(out, folder)
 
 

@@ -17,6 +17,8 @@ from wys.training.triplets import require_shards
 
 SHEET_ROWS = 8
 """Triplets on a sample sheet."""
+LETTERS = 38
+"""Of an instruction, as many as fit above an image."""
 
 
 @torch.no_grad()
@@ -58,7 +60,7 @@ def sample_sheet(
     spread = difference / difference.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
     rows = [
         [
-            (shard.instructions[i], before[i]),
+            (_title(shard.instructions[i]), before[i]),
             ("truth", after[i]),
             ("edited", edited[i]),
             ("change head", overlay_heat(before[i], head[i][None].cpu().float())),
@@ -67,6 +69,27 @@ def sample_sheet(
         for i in range(count)
     ]
     write_image(path, labelled_sheet(rows, height=256))
+
+
+def map_sheet(data: Path, size: int, maps: Float[Tensor, "b h w"], path: Path) -> None:
+    """The first validation triplets beside maps of where to edit, in [0, 1]."""
+    shard = require_shards(data, "validation", size)[0]
+    count = maps.shape[0]
+    after = shard.images(torch.arange(count), "after")
+    before = shard.images(shard.tensors["scene"][:count].long(), "before")
+    rows = [
+        [
+            (_title(shard.instructions[i]), before[i]),
+            ("truth", after[i]),
+            ("map", overlay_heat(before[i], maps[i][None].cpu().float())),
+        ]
+        for i in range(count)
+    ]
+    write_image(path, labelled_sheet(rows, height=256))
+
+
+def _title(instruction: str) -> str:
+    return instruction if len(instruction) <= LETTERS else f"{instruction[: LETTERS - 3]}..."
 
 
 def draw_curves(log: Path, stage: str, quantities: Sequence[str], path: Path) -> None:
