@@ -1,5 +1,6 @@
 """The editor that ships with the package: its files, its ceiling, and that it does its job."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from wys.diffusion.settings import PAPER, read_settings
 from wys.evaluation import metrics
 from wys.evaluation.scores import named_objects
 from wys.image_edit import edit_image, relevance_map
+from wys.relevance import Source
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import PLAIN
 
@@ -69,8 +71,10 @@ def test_it_brings_its_own_settings(editor: Editor) -> None:
     assert editor.native_size == 128
 
 
-def test_its_maps_find_the_named_object(editor: Editor, pairs: Pairs) -> None:
-    made = relevance_map(editor, pairs.before, pairs.instructions)
+@pytest.mark.parametrize("source", ["head", "locator", "agreement"])
+def test_its_maps_find_the_named_object(editor: Editor, pairs: Pairs, source: Source) -> None:
+    how = replace(editor.settings.relevance, source=source)
+    made = relevance_map(editor, pairs.before, pairs.instructions, how)
     fine = torch.nn.functional.interpolate(made.values, size=(128, 128), mode="bilinear")[:, 0]
     found = metrics.grounding(fine, pairs.object_ids, named_objects(pairs))
     hit, chance = metrics.mean(found.hit), metrics.mean(found.chance)
