@@ -16,7 +16,10 @@ from wys.apps import cli
             "--threshold takes FLOAT|auto|triangle|entropy, not 'foo'",
         ),
         ("edit a.png x --threshold=foo --seed 1", "entropy, not 'foo'"),
-        ("edit a.png x --source foo", "--source takes {difference,head,both}, not 'foo'"),
+        (
+            "edit a.png x --source foo",
+            "--source takes {difference,head,both,locator,agreement}, not 'foo'",
+        ),
         ("edit a.png x --draws 1.5", "--draws takes N, not '1.5'"),
         ("edit a.png x --grow wide", "--grow takes FLOAT, not 'wide'"),
         ("edit a.png x --timesteps a b", "--timesteps takes FRACTION..., not 'a b'"),

@@ -106,7 +106,8 @@ def launch(
         ) from error
     finally:
         # None goes on where this process is asked to end: another run may take the folder over.
-        for process in () if context is None else context.processes:
+        # Another thread may have heard an interrupt while they were started.
+        for process in multiprocessing.active_children() if context is None else context.processes:
             process.kill()
             process.join()
         os.environ.clear()
