@@ -66,28 +66,6 @@ def test_processes_end_before_a_parent_that_is_asked_to_end(tmp_path: Path) -> N
     assert not any(child.is_running() for child in children)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals are those of a POSIX system")
-def test_an_interrupt_while_processes_start_is_heard_by_their_parent_alone(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM.replace("signal.SIGINT, signal.SIG_IGN", "signal.SIGTERM, print"))
-    parent = subprocess.Popen(
-        [sys.executable, str(program), str(tmp_path)],
-        start_new_session=True,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    family = psutil.Process(parent.pid)
-    try:
-        # One more keeps count of what they share.
-        wait_until(lambda: len(family.children()) >= 2, 120)
-        os.killpg(parent.pid, signal.SIGINT)
-        _, told = parent.communicate(timeout=60)
-    finally:
-        parent.kill()
-    assert told.count("Traceback") == told.count("KeyboardInterrupt") == 1
-    assert parent.returncode != 0
-
-
 def fill_up(accelerator) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "log.jsonl")
 

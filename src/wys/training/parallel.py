@@ -8,11 +8,9 @@ hold equal weights all the time.
 import multiprocessing
 import os
 import shutil
-import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +87,9 @@ def launch(
     sentences = torch.multiprocessing.get_context("spawn").SimpleQueue()
     context = None
     try:
-        with unheard_interrupts():
-            context = torch.multiprocessing.spawn(
-                _child, (function, device, precision, args, sentences), nprocs=processes, join=False
-            )
+        context = torch.multiprocessing.spawn(
+            _child, (function, device, precision, args, sentences), nprocs=processes, join=False
+        )
         while not context.join():
             pass
     except torch.multiprocessing.ProcessRaisedException:
@@ -106,28 +103,11 @@ def launch(
         ) from error
     finally:
         # None goes on where this process is asked to end: another run may take the folder over.
-        # Another thread may have heard an interrupt while they were started.
-        for process in multiprocessing.active_children() if context is None else context.processes:
+        for process in () if context is None else context.processes:
             process.kill()
             process.join()
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def unheard_interrupts() -> Iterator[None]:
-    """Processes that are started inside never hear an interrupt, which reaches all at once.
-
-    Their parent hears it and ends them; still loading, they would print where they were.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with(parent: Any) -> None:

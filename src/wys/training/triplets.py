@@ -6,6 +6,7 @@ the shards that exist are the progress that was made, and training may begin on 
 
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,7 +27,6 @@ from wys.tabletop.instructions import Description
 from wys.tabletop.pairs import Pairs, make_pairs
 from wys.tabletop.world import CLOSE_UP, FULL, PLAIN, Split
 from wys.training.folder import FolderBatch
-from wys.training.parallel import unheard_interrupts
 
 CHUNK = 64
 """Triplets rendered at once: enough to batch, small enough for memory."""
@@ -254,6 +254,8 @@ def write_shard(source: Source, shard: Shard, folder: Path) -> None:
 
 
 def _work(source: Source, shards: Sequence[Shard], folder: Path, sentences: Any) -> None:
+    # An interrupt reaches all processes at once; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     for shard in shards:
@@ -326,9 +328,8 @@ def generate(
         )
         for i in range(workers)
     ]
-    with unheard_interrupts():
-        for process in processes:
-            process.start()
+    for process in processes:
+        process.start()
     while any(process.is_alive() for process in processes):
         time.sleep(1)
         report(done(), total)
