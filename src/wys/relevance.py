@@ -77,7 +77,7 @@ class RelevanceSettings:
     """difference: of the noise predicted with and without the instruction; head: the editor's own
     relevance head, where it has one; both: the geometric mean of the two; locator: the editor's own
     network that only says where, from the image and the words alone; agreement: the lower of the
-    head's and the locator's answer, but the head's where that covers more than a fifth of it."""
+    head's and the locator's answer; the head's alone where it covers over a fifth of the image."""
     first_steps: int = 0
     """Read the map off so many first steps of the edit itself, which run without a mask, instead of
     off predictions of its own (`timesteps`, `draws`); 0: the map is made before the edit."""

@@ -16,7 +16,7 @@ from wys.seeds import generator
 from wys.store import read_json, write_json
 from wys.training.learner import Learner, OptimiserSettings, load_average
 from wys.training.linear import principal_patches, set_encoder, start_decoder
-from wys.training.loop import run_steps
+from wys.training.loop import compile_first, run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
 from wys.training.sheets import reconstruction_sheet
@@ -195,10 +195,7 @@ def train_autoencoder(
             loss, squared = loss_of(values, noise.to(accelerator.device))
         return loss, {"squared_error": squared}
 
-    with accelerator.main_process_first():
-        if compile:  # the first process compiles, the others take its kernels over
-            batch_loss()[0].backward()
-            learner.optimiser.zero_grad()
+    compile_first(learner, compile, batch_loss)
 
     if accelerator.is_main_process and not state.exists():
         learner.save(state)  # Latents depend on the encoder alone: they can be made from now on.

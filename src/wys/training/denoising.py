@@ -31,7 +31,7 @@ from wys.training.export import assemble
 from wys.training.garbling import Garbler, GarblingSettings
 from wys.training.latents import Batch, LatentSet, check_emphasis, tokenise
 from wys.training.learner import Learner, OptimiserSettings, load_average
-from wys.training.loop import run_steps
+from wys.training.loop import compile_first, run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
 from wys.training.sheets import SHEET_ROWS, sample_sheet
@@ -258,10 +258,7 @@ def train_denoiser(
         unet.train(), text.train()
         return figures
 
-    with accelerator.main_process_first():
-        if compile:  # the first process compiles, the others take its kernels over
-            batch_loss()[0].backward()
-            learner.optimiser.zero_grad()
+    compile_first(learner, compile, batch_loss)
     run_steps(
         learner,
         schedule,

@@ -36,7 +36,7 @@ from wys.training.denoiser import (
 from wys.training.garbling import Garbler, GarblingSettings
 from wys.training.latents import Batch, LatentSet, check_emphasis, concatenate
 from wys.training.learner import Learner, OptimiserSettings, load_average
-from wys.training.loop import run_steps
+from wys.training.loop import compile_first, run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
 from wys.training.sheets import SHEET_ROWS, map_sheet
@@ -273,10 +273,7 @@ def train_locator(
         figures = {"locator_iou": float(overlap[chosen].mean())}
         return figures | by_kind("locator_iou", overlap, chosen, held_out.kinds)
 
-    with accelerator.main_process_first():
-        if compile:  # the first process compiles, the others take its kernels over
-            batch_loss()[0].backward()
-            learner.optimiser.zero_grad()
+    compile_first(learner, compile, batch_loss)
     run_steps(
         learner,
         schedule,

@@ -12,6 +12,19 @@ from wys.training.progress import append_log, meter, read_log
 from wys.training.schedule import Schedule
 
 
+def compile_first(
+    learner: Learner, enabled: bool, batch_loss: Callable[[], tuple[Tensor, Mapping[str, Tensor]]]
+) -> None:
+    """Compiles the networks by a step that is not taken, in the first process before the others.
+
+    The others take its kernels over.
+    """
+    with learner.accelerator.main_process_first():
+        if enabled:
+            batch_loss()[0].backward()
+            learner.optimiser.zero_grad()
+
+
 def run_steps(
     learner: Learner,
     schedule: Schedule,

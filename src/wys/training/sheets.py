@@ -45,11 +45,9 @@ def sample_sheet(
     """The first validation triplets beside their edits and the maps of where to edit."""
     pipeline.set_progress_bar_config(disable=True)
     count = head.shape[0]
-    shard = require_shards(data, "validation", size)[0]
-    after = shard.images(torch.arange(count), "after")
-    before = shard.images(shard.tensors["scene"][:count].long(), "before")
+    instructions, before, after = _held_out(data, size, count)
     edited = pipeline(
-        shard.instructions[:count],
+        instructions,
         image=before,
         num_inference_steps=10,
         guidance_scale=1.5,
@@ -60,7 +58,7 @@ def sample_sheet(
     spread = difference / difference.amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)
     rows = [
         [
-            (_title(shard.instructions[i]), before[i]),
+            (_title(instructions[i]), before[i]),
             ("truth", after[i]),
             ("edited", edited[i]),
             ("change head", overlay_heat(before[i], head[i][None].cpu().float())),
@@ -73,19 +71,26 @@ def sample_sheet(
 
 def map_sheet(data: Path, size: int, maps: Float[Tensor, "b h w"], path: Path) -> None:
     """The first validation triplets beside maps of where to edit, in [0, 1]."""
-    shard = require_shards(data, "validation", size)[0]
     count = maps.shape[0]
-    after = shard.images(torch.arange(count), "after")
-    before = shard.images(shard.tensors["scene"][:count].long(), "before")
+    instructions, before, after = _held_out(data, size, count)
     rows = [
         [
-            (_title(shard.instructions[i]), before[i]),
+            (_title(instructions[i]), before[i]),
             ("truth", after[i]),
             ("map", overlay_heat(before[i], maps[i][None].cpu().float())),
         ]
         for i in range(count)
     ]
     write_image(path, labelled_sheet(rows, height=256))
+
+
+def _held_out(
+    data: Path, size: int, count: int
+) -> tuple[list[str], Float[Tensor, "b 3 h w"], Float[Tensor, "b 3 h w"]]:
+    """The first validation triplets: instructions, images before and after."""
+    shard = require_shards(data, "validation", size)[0]
+    before = shard.images(shard.tensors["scene"][:count].long(), "before")
+    return shard.instructions[:count], before, shard.images(torch.arange(count), "after")
 
 
 def _title(instruction: str) -> str:
