@@ -11,6 +11,7 @@ from PIL import Image
 from wys.apps import cli
 from wys.store import locked
 from wys.training import recipe
+from wys.training.presets import CPU, VIEWS
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_the_length_is_the_users_the_datas_or_the_presets(
         assert cli.main(["train", "--out", str(tmp_path / "out"), *options]) == 0
     lengths = [each["recipe"].denoiser.images for each in begun]
     # One of the twelve is held out.
-    expected = (recipe.CPU.denoiser.images, 5000, 11 * recipe.VIEWS, 5000)
+    expected = (CPU.denoiser.images, 5000, 11 * VIEWS, 5000)
     assert lengths == pytest.approx(expected, abs=48)
     out = tmp_path / "none"
     assert cli.main(["train", "--out", str(out), "--images", "10"]) == 2

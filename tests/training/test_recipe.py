@@ -22,17 +22,10 @@ from wys.training.folder import Folder
 from wys.training.latents import LatentSet
 from wys.training.learner import Learner
 from wys.training.locator import LocatorSettings, changes, load_locator, locator_state
+from wys.training.presets import CPU, GPU, VIEWS, Recipe
 from wys.training.progress import read_log
-from wys.training.recipe import (
-    CPU,
-    GPU,
-    VIEWS,
-    Recipe,
-    Run,
-    notice_another_length,
-    notice_cuts,
-    train,
-)
+from wys.training.recipe import train
+from wys.training.run import Run, notice_another_length, notice_cuts
 from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 

@@ -42,9 +42,12 @@ def train(
     from wys.apps.results import check_writable
     from wys.store import locked
     from wys.training import recipe
+    from wys.training.beginning import start_directory
     from wys.training.folder import Folder
+    from wys.training.presets import CPU, GPU
+    from wys.training.run import Run, check_data, check_ready
 
-    chosen = recipe.GPU if preset == "gpu" else recipe.CPU
+    chosen = GPU if preset == "gpu" else CPU
     if device is None:
         device = "cuda" if preset == "gpu" else "cpu"
     if processes is None:
@@ -55,7 +58,7 @@ def train(
         chosen = chosen.of_length(images)
     elif data is not None:
         chosen = chosen.for_triplets(Folder(data).count("train", chosen.data.size))
-    run = recipe.Run(
+    run = Run(
         chosen,
         out,
         processes=processes,
@@ -64,11 +67,11 @@ def train(
         compile=compile,
         save_minutes=save_minutes,
         data=data,
-        start=recipe.start_directory(start),
+        start=start_directory(start),
     )
     # The folder is not even made for what cannot be trained.
-    recipe.check_ready(run)
-    recipe.check_data(run)
+    check_ready(run)
+    check_data(run)
     check_writable(out / "log.jsonl")
     with locked(out):
         recipe.run_stages(run)

@@ -142,3 +142,9 @@ def _parsed(line: str) -> dict[str, Any] | None:
     except ValueError:
         return None
     return entry if isinstance(entry, dict) and {"stage", "images"} <= set(entry) else None
+
+
+def show(bar: Meter, done: int, total: int) -> None:
+    """Brings a bar to where work is whose extent is told on the way."""
+    bar.total = total
+    bar.update(done)

@@ -4,13 +4,10 @@ Every stage keeps its state in the output folder and goes on from it, so a run t
 started again with the same command.
 """
 
-import math
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
 from warnings import warn
 
 import torch
@@ -26,19 +23,15 @@ from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, read_settings, settings_as_json
 from wys.errors import WysError, WysWarning
 from wys.relevance import ASKING, RelevanceSettings
-from wys.store import read_json, write_json
+from wys.store import write_json
 from wys.training.autoencoder import (
-    AutoencoderSettings,
     load_autoencoder,
     measure_scale,
     train_autoencoder,
 )
-from wys.training.beginning import check_start, keep_beginning, start_directory
+from wys.training.beginning import keep_beginning, start_directory
 from wys.training.card import record, write_card
-from wys.training.denoiser import NetworkSettings
 from wys.training.denoising import (
-    DenoiserSettings,
-    Phase,
     build_networks,
     denoiser_state,
     load_networks,
@@ -48,163 +41,39 @@ from wys.training.denoising import (
 from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
-from wys.training.learner import OptimiserSettings, position_of
 from wys.training.locator import (
-    LocatorSettings,
-    check_also,
     check_reads,
     load_locator,
     locator_state,
     train_locator,
 )
-from wys.training.parallel import check_compiler, check_device, launch
+from wys.training.parallel import launch
 from wys.training.plan import plan_in_words
-from wys.training.progress import Meter, meter
+from wys.training.presets import CPU, GPU, Recipe
+from wys.training.progress import meter, show
+from wys.training.run import (
+    Run,
+    check_data,
+    check_no_locator,
+    check_ready,
+    notice_another_length,
+    notice_cuts,
+    source_of,
+)
 from wys.training.sheets import draw_curves
 from wys.training.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from wys.training.triplets import (
     DataSettings,
     Source,
-    Tabletop,
-    check_origin,
     generate,
     require_shards,
 )
-
-VIEWS = 1_000
-"""How often a triplet of one's own is seen at most in a training whose length nobody chose. The
-presets show theirs 3 to 20 times. Noise, its level and what is left out are drawn anew each time,
-so that there is more to learn from a triplet than from a picture; but a dozen of them, seen as
-often as hundreds of thousands are, cost a night and are learnt by heart long before."""
-
-Stage = Literal["data", "tokenizer", "autoencoder", "latents", "denoiser", "locator", "export"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that decides the trained editor, apart from the machine."""
-
-    data: DataSettings = field(default_factory=DataSettings)
-    """The triplets."""
-    autoencoder: AutoencoderSettings = field(default_factory=AutoencoderSettings)
-    """The autoencoder and its training."""
-    denoiser: DenoiserSettings = field(default_factory=DenoiserSettings)
-    """Text encoder and UNet and their training."""
-    locator: LocatorSettings = field(default_factory=LocatorSettings)
-    """The network that says where, and its training."""
-    vocabulary: int = 1000
-    """Tokens of the tokenizer."""
-    instruction_length: int = 32
-    """Tokens of an instruction, with its two marks; longer ones are cut."""
-    precision: Literal["auto", "no", "bf16"] = "auto"
-    """Automatic mixed precision; auto is bf16 where the machine is faster in it, and else none."""
-
-    def of_length(self, images: int) -> "Recipe":
-        """The recipe with so many images for the denoiser, to half a batch of each phase.
-
-        The phases share them in proportion, the learning rate's schedule ends with them, the
-        locator has as many for each of them as before, and a shorter training makes triplets of the
-        world in proportion, too.
-
-        Raises:
-            WysError: there is not a batch for each phase.
-        """
-        old, shortest = self.denoiser, sum(phase.batch for phase in self.denoiser.phases)
-        if images < shortest:
-            raise WysError(
-                f"an editor is trained on at least {shortest} images, one batch of each size, not "
-                f"on {images}; give --images {shortest} or more."
-            )
-        if images == old.images:
-            return self
-        share = images / old.images
-        # Batches are not cut: part of one would be taken from the phase after it.
-        phases = tuple(
-            replace(phase, images=max(1, round(share * phase.images / phase.batch)) * phase.batch)
-            for phase in old.phases
-        )
-        # Adam needs its first steps small however long it goes on.
-        denoiser = replace(old, phases=phases, warmup=min(old.warmup, max(1, images // 10)))
-        where = self.locator
-        seen = max(1, round(share * where.images / where.batch)) * where.batch
-        locator = replace(where, images=seen, warmup=min(where.warmup, max(1, seen // 10)))
-        # A decoder is good after what the built-in editor's has seen; but a trial of the recipe
-        # shall not wait longer for it than for the rest.
-        most, enough = self.autoencoder.images, AutoencoderSettings().images
-        decoder = min(most, max(round(share * most), min(images, enough)))
-        data = self.data
-        # Whole files, so that a longer training adds to them.
-        file = data.shard - data.shard % data.edits_per_scene
-        triplets, large = (
-            min(count, -(-round(share * count) // file) * file)
-            for count in (data.triplets, data.large_triplets)
-        )
-        return replace(
-            self,
-            data=replace(data, triplets=triplets, large_triplets=large),
-            autoencoder=replace(self.autoencoder, images=decoder),
-            denoiser=denoiser,
-            locator=locator,
-        )
-
-    def for_triplets(self, count: int) -> "Recipe":
-        """The recipe, shortened where it would show so many triplets more than `VIEWS` times."""
-        images = VIEWS * count
-        return self if images >= self.denoiser.images else self.of_length(images)
-
 
 EXPORTED = EditorSettings(
     relevance=RelevanceSettings(source="head", normalisation="absolute", threshold=0.5),
     edit=EditSettings(guidance=Guidance(text=1.5, image=1.2), steps=10),
 )
 """What an exported editor starts with, until its own best settings are measured."""
-
-CPU = Recipe()
-"""Two processor cores, some three hours (`compile` makes the difference)."""
-
-GPU = Recipe(
-    data=DataSettings(triplets=300_000, large_triplets=150_000, look="full"),
-    autoencoder=AutoencoderSettings(channels=(32, 64, 128), images=1_500_000, batch=128),
-    denoiser=DenoiserSettings(
-        network=NetworkSettings(channels=(72, 144, 216), groups=8),
-        phases=(Phase(64, 6_000_000, 512), Phase(128, 2_000_000, 256)),
-        warmup=50_000,
-        optimiser=OptimiserSettings(ema=0.9995),
-    ),
-    locator=LocatorSettings(channels=(48, 96, 144), images=4_000_000, batch=512, warmup=50_000),
-)
-"""One GPU, some hours: the whole world, a larger network."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """Trains an editor."""
-
-    recipe: Recipe
-    """What is trained, and how."""
-    out: Path
-    """Folder of data, state, logs and the exported editor."""
-    stages: tuple[Stage, ...] = get_args(Stage)
-    """Stages to run; a stage that is complete is skipped."""
-    processes: int = 2
-    """Training processes (one thread each on a CPU)."""
-    workers: int = 2
-    """Processes that make triplets; 0 makes them in this process."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to train."""
-    compile: bool = False
-    """Compile the networks (torch.compile): worth its minutes in all but trials."""
-    save_minutes: float = 5.0
-    """Minutes between two saves of the state."""
-    wait: bool = False
-    """Let the latents stage wait for triplets that another process is still making."""
-    data: Path | None = None
-    """A folder of one's own triplets (see `wys.training.folder`), not the tabletop world."""
-    start: Path | None = None
-    """An editor of the same recipe to train further, or builtin; its tokenizer and autoencoder
-    stay."""
-    also: tuple[Path, ...] = ()
-    """Folders of other runs, begun alike, whose triplets the locator learns from as much."""
 
 
 def train(run: Run) -> None:
@@ -308,117 +177,6 @@ def run_stages(run: Run) -> None:
         export(recipe, out, out / "editor", start)
 
 
-def check_ready(run: Run) -> None:
-    """Says before hours of work what would end them: device, packages, processes, `start`.
-
-    Raises:
-        WysError: something is missing.
-    """
-    recipe, processes = run.recipe, run.processes
-    check_device(run.device)
-    if find_spec("matplotlib") is None:
-        raise WysError("training draws its curves by matplotlib; pip install 'wys[train]'.")
-    smallest = min(
-        recipe.autoencoder.batch,
-        recipe.locator.batch,
-        *(phase.batch for phase in recipe.denoiser.phases),
-    )
-    if not 1 <= processes <= smallest // 2:
-        raise WysError(
-            f"{processes} processes cannot share batches of {smallest} images; take from 1 to "
-            f"{smallest // 2}."
-        )
-    if run.device == "cuda" and processes > torch.cuda.device_count():
-        raise WysError(
-            f"{processes} processes need a GPU each, and there are {torch.cuda.device_count()}."
-        )
-    if run.workers < 0:
-        raise WysError(f"triplets are made by 0 workers or more, not by {run.workers}.")
-    if not 0 <= run.save_minutes < math.inf:
-        raise WysError(
-            f"the state is saved every so many minutes, 0 or more, not {run.save_minutes:g}."
-        )
-    if run.compile:
-        check_compiler()
-    if "locator" in run.stages:
-        check_also(run.also, recipe.data.large_size)
-    if run.start is not None:
-        check_start(recipe.denoiser.network, recipe.locator.channels, run.start)
-
-
-def source_of(recipe: Recipe, data: Path | None) -> Source:
-    """The triplets of one's own folder, or of the tabletop world."""
-    return Tabletop(recipe.data) if data is None else Folder(data)
-
-
-def check_data(run: Run) -> None:
-    """Reads a folder of one's own once, unless triplets were made of it before.
-
-    Raises:
-        WysError: it cannot be read, or the run's folder holds triplets of another
-            source.
-    """
-    source, settings = source_of(run.recipe, run.data), run.recipe.data
-    if not check_origin(source, settings, run.out / "data") and isinstance(source, Folder):
-        with meter("reading", 0) as bar:
-            source.check(partial(_show, bar))
-
-
-def _show(bar: Meter, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done)
-
-
-def check_no_locator(recipe: Recipe, out: Path) -> None:
-    """Raises WysError where a locator is there already and the denoiser would be trained further.
-
-    It reads with the text encoder as it was.
-    """
-    if not locator_state(out).exists():
-        return
-    state = denoiser_state(out)
-    if not state.exists() or position_of(state).images < recipe.denoiser.images:
-        raise WysError(
-            f"{out} has a locator, which was taught with the text encoder as it is; to train that "
-            f"further, delete {locator_state(out)} first: the locator is then trained anew."
-        )
-
-
-def notice_another_length(recipe: Recipe, out: Path) -> None:
-    """Warns where the denoiser of `out` was on its way to another number of images."""
-    state, path = denoiser_state(out), out / "record.json"
-    if not state.exists() or not path.exists():
-        return
-    phases = read_json(path)[-1]["recipe"]["denoiser"]["phases"]
-    before, now = sum(each["images"] for each in phases), recipe.denoiser.images
-    # A length that is given again is rounded to whole batches again.
-    if abs(before - now) > sum(each["batch"] for each in phases):
-        warn(
-            f"{out} was trained towards {before:,} images and goes on towards {now:,}, at the "
-            f"learning rate of that length; --images {before} keeps to the one before.",
-            WysWarning,
-            stacklevel=2,
-        )
-
-
-def notice_cuts(folder: Folder, out: Path) -> None:
-    """Warns of instructions of one's own that are longer than what the text encoder takes."""
-    tokenizer = load_tokenizer(out / "tokenizer")
-    most = tokenizer.model_max_length - 2  # Start and end token take a place each.
-    texts = [entry.instruction for entries in folder.entries.values() for entry in entries]
-    tokens = tokenizer(texts, add_special_tokens=False, verbose=False).input_ids
-    cut = [(text, ids) for text, ids in zip(texts, tokens, strict=True) if len(ids) > most]
-    if cut:
-        text, ids = cut[0]
-        warn(
-            f"{len(cut)} of {len(texts)} instructions have more than the {most} tokens that the "
-            f'text encoder takes and are learnt without their ends: of "{text}" the end after '
-            f'"{tokenizer.decode(ids[:most]).strip()}".',
-            WysWarning,
-            stacklevel=2,
-        )
-
-
 def trained_autoencoder(recipe: Recipe, out: Path, start: Path | None = None) -> AutoencoderKL:
     """The autoencoder that was trained in `out`, or that of the editor `start`, in float32."""
     if start is None:
@@ -482,7 +240,7 @@ def make_tokenizer(recipe: Recipe, out: Path, start: Path | None = None) -> None
 def make_data(source: Source, settings: DataSettings, out: Path, workers: int) -> None:
     """The data stage, with its progress."""
     with meter("data", 0) as bar:
-        generate(source, settings, out / "data", workers, partial(_show, bar))
+        generate(source, settings, out / "data", workers, partial(show, bar))
 
 
 def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -> None:
