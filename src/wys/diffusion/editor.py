@@ -185,8 +185,8 @@ class Editor:
             raise WysError("the instruction is empty; say what to change.")
         pixels = to_model(images).to(self.device, self.vae.dtype)
         mode = self.vae.encode(pixels).latent_dist.mode().float()
-        null = self.encode_text([negative]).expand(len(images), -1, -1)
-        text = self.encode_text(instructions)
+        told = self.encode_text([*instructions, negative])
+        text, null = told[:-1], told[-1:].expand(len(images), -1, -1)
         return Conditioning(mode * self.vae.config.scaling_factor, mode, text, null)
 
     @torch.no_grad()
