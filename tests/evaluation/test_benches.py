@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from wys.diffusion.baselines import diffusers_edit, published_edit, published_re
 from wys.diffusion.conditioning import Guidance
 from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings, denoise
-from wys.diffusion.settings import EditorSettings
+from wys.diffusion.settings import PAPER, EditorSettings, settings_as_json
 from wys.errors import WysError
 from wys.evaluation import image_bench as bench
 from wys.evaluation.floor import best_rate, operations
@@ -249,6 +250,18 @@ def test_bench_commands_write_their_rows(
         assert " has no " in message and name in message
     assert cli.main([*table, "--methods", "vae-oracle", "--by-kind", "psnr_outside"]) == 0
     assert capsys.readouterr().out.startswith("| edit | vae-oracle |\n")
+
+    by = ["--methods", "wys", "--cases", "2", "--source"]
+    assert cli.main(["bench", "image", *editor, *by, "head"]) == 2
+    assert "has no relevance head" in capsys.readouterr().err
+    own = Path(shutil.copytree(editor_directory, tmp_path / "own"))
+    relevance = {"source": "head", "threshold": 0.9}
+    (own / "wys.json").write_text(json.dumps({"version": 1, "relevance": relevance}))
+    asked = [*by, "difference", "--size", "32", "--out", str(tmp_path / "by")]
+    assert cli.main(["bench", "image", "--editor", str(own), "--device", "cpu", *asked]) == 0
+    record = json.loads((tmp_path / "by" / "run.json").read_text())
+    asked_for = json.loads(json.dumps(settings_as_json(PAPER)["relevance"]))
+    assert record["settings"]["settings"]["relevance"] == asked_for
 
     out = ["--out", str(tmp_path / "out")]
     assert cli.main(["bench", "image", *editor, *some, *out]) == 0

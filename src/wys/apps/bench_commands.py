@@ -21,7 +21,15 @@ from wys.apps.bench_options import (
     load_editor,
     seeds_in_words,
 )
-from wys.apps.options import SOURCES, EditorOptions, Flag, MapSource, optional, overridden
+from wys.apps.options import (
+    SOURCES,
+    EditorOptions,
+    Flag,
+    MapSource,
+    of_source,
+    optional,
+    overridden,
+)
 from wys.apps.scene_options import ReadOptions
 from wys.errors import WysError
 
@@ -36,6 +44,7 @@ def bench_image(
     methods: Annotated[tuple[str, ...], optional("METHOD...")] = (),
     best_cases: int = 24,
     best_guidance: Annotated[tuple[float, float] | None, optional("S_T S_I")] = None,
+    source: Annotated[MapSource | None, optional(SOURCES)] = None,
     on: CaseGroup = CaseOptions(),  # noqa: B008
     judge: JudgeGroup = JudgeOptions(),  # noqa: B008
     result: ResultGroup = ResultOptions(),  # noqa: B008
@@ -47,6 +56,7 @@ def bench_image(
         methods: Only these; all if none is given. Doing nothing (noop) is always measured.
         best_cases: Validation cases of the world on which ip2p-best finds its guidance.
         best_guidance: The guidance of ip2p-best, if it is known; needed for it with --data.
+        source: Make the maps of wys as this --source of 'wys edit' does, not by the settings.
     """
     from wys.apps.progress import progress
     from wys.diffusion.conditioning import Guidance
@@ -62,10 +72,12 @@ def bench_image(
         if "ip2p-best" in methods:
             raise WysError("ip2p-best needs --best-guidance S_T S_I with --data.")
         chosen = [method for method in chosen if method != "ip2p-best"]
-    source = on.source()
+    cases = on.source()
     result.check()
     loaded, judges = load_editor(editor), judge.load(editor.device)
-    what = {**source.settings, **judge.names, "best": [best_cases, best_guidance]}
+    relevance = overridden(of_source(loaded.settings.relevance, source), source=source)
+    loaded.settings = replace(loaded.settings, relevance=relevance)
+    what = {**cases.settings, **judge.names, "best": [best_cases, best_guidance]}
     journal = result.journal("image", editor, loaded, what)
 
     def find_guidance() -> list[float]:
@@ -85,7 +97,7 @@ def bench_image(
     with progress("measuring") as advance:
         for step in image_bench(
             loaded,
-            source,
+            cases,
             chosen,
             None if best is None else Guidance(*best),
             seeds=on.all_seeds,
@@ -94,7 +106,8 @@ def bench_image(
         ):
             advance(step.done, step.count)
             rows = step.rows or rows
-    result.write(rows, f"Image edits by {editor.editor}", on.in_words(source.count), journal)
+    maps = "" if source is None else f", maps by its {source}"
+    result.write(rows, f"Image edits by {editor.editor}{maps}", on.in_words(cases.count), journal)
 
 
 def bench_curves(
