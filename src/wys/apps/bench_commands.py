@@ -75,7 +75,7 @@ def bench_image(
     cases = on.source()
     result.check()
     loaded, judges = load_editor(editor), judge.load(editor.device)
-    relevance = overridden(of_source(loaded.settings.relevance, source), source=source)
+    relevance = of_source(loaded.settings.relevance, source)
     loaded.settings = replace(loaded.settings, relevance=relevance)
     what = {**cases.settings, **judge.names, "best": [best_cases, best_guidance]}
     journal = result.journal("image", editor, loaded, what)

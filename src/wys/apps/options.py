@@ -156,7 +156,6 @@ class MapOptions:
         preset = own if self.preset == "editor" else PAPER
         relevance = overridden(
             of_source(preset.relevance, self.source),
-            source=self.source,
             first_steps=before_the_edit(self.source, self.first_steps, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
@@ -237,8 +236,8 @@ class MapOptions:
             )
 
 
-def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSettings:
-    """What a map of a source begins with: settings of a difference mean nothing to a probability.
+def of_source(relevance: RelevanceSettings, source: MapSource | None) -> RelevanceSettings:
+    """Settings for a map of another source: those of a difference mean nothing to a probability.
 
     A difference begins with the paper's, a probability is taken as it is. Of one probability
     instead of another the settings stay, but for the verdict's limits, which are fitted to one, and
@@ -250,12 +249,13 @@ def of_source(relevance: RelevanceSettings, source: str | None) -> RelevanceSett
     if source is None or source == relevance.source:
         return relevance
     if source in PROBABILITIES and relevance.source in PROBABILITIES:
-        relevance = dataclasses.replace(relevance, verdict=VerdictSettings())
+        begun = dataclasses.replace(relevance, verdict=VerdictSettings())
         if source == "locator":
-            relevance = dataclasses.replace(relevance, first_steps=0, draws=1)
-        return relevance
-    normalisation = "absolute" if source in PROBABILITIES else PAPER.relevance.normalisation
-    return dataclasses.replace(PAPER.relevance, normalisation=normalisation)
+            begun = dataclasses.replace(begun, first_steps=0, draws=1)
+    else:
+        normalisation = "absolute" if source in PROBABILITIES else PAPER.relevance.normalisation
+        begun = dataclasses.replace(PAPER.relevance, normalisation=normalisation)
+    return dataclasses.replace(begun, source=source)
 
 
 def before_the_edit(

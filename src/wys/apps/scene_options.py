@@ -123,7 +123,6 @@ class SceneMapOptions:
         """The preset with what was given; what it leaves open is the editor's own."""
         maps = overridden(
             of_source(preset.relevance or own.relevance, self.source),
-            source=self.source,
             first_steps=before_the_edit(self.source, None, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,

@@ -24,11 +24,7 @@ from wys.diffusion.settings import EditorSettings, read_settings, settings_as_js
 from wys.errors import WysError, WysWarning
 from wys.relevance import ASKING, RelevanceSettings
 from wys.store import write_json
-from wys.training.autoencoder import (
-    load_autoencoder,
-    measure_scale,
-    train_autoencoder,
-)
+from wys.training.autoencoder import load_autoencoder, measure_scale, train_autoencoder
 from wys.training.beginning import keep_beginning, start_directory
 from wys.training.card import record, write_card
 from wys.training.denoising import (
@@ -41,12 +37,7 @@ from wys.training.denoising import (
 from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
-from wys.training.locator import (
-    check_reads,
-    load_locator,
-    locator_state,
-    train_locator,
-)
+from wys.training.locator import check_reads, load_locator, locator_state, train_locator
 from wys.training.parallel import launch
 from wys.training.plan import plan_in_words
 from wys.training.presets import CPU, GPU, Recipe
@@ -62,12 +53,7 @@ from wys.training.run import (
 )
 from wys.training.sheets import draw_curves
 from wys.training.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
-from wys.training.triplets import (
-    DataSettings,
-    Source,
-    generate,
-    require_shards,
-)
+from wys.training.triplets import DataSettings, Source, generate, require_shards
 
 EXPORTED = EditorSettings(
     relevance=RelevanceSettings(source="head", normalisation="absolute", threshold=0.5),
