@@ -32,6 +32,7 @@ from wys.diffusion.refusals import (
     check_weights,
 )
 from wys.diffusion.settings import PAPER, EditorSettings, check_size, read_settings
+from wys.diffusion.silent import skip_silent_branches
 from wys.errors import WysError
 from wys.store import read_json, read_tensors
 
@@ -272,6 +273,7 @@ def _place(
     pipeline: StableDiffusionInstructPix2PixPipeline, device: torch.device, options: EditorOptions
 ) -> StableDiffusionInstructPix2PixPipeline:
     """Puts a pipeline that we loaded on its device, with diffusers' memory options."""
+    skip_silent_branches(pipeline.vae)
     if options.vae_tiling:
         pipeline.vae.enable_tiling()
     if options.vae_slicing:
