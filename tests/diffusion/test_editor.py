@@ -226,3 +226,5 @@ def test_a_fingerprint_tells_weights_apart(
     pipeline, device = editor.pipeline, editor.device
     first, second = (Editor(pipeline, device, head=head).fingerprint for head in heads)
     assert len({first, second, editor.fingerprint}) == 3
+    turned = dict(reversed(heads[0].items()))
+    assert Editor(pipeline, device, head=turned).fingerprint == first

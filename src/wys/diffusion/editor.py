@@ -141,7 +141,9 @@ class Editor:
         found = hashlib.sha256()
         networks = [self.unet, self.vae, *([] if self.locator is None else [self.locator])]
         parts = [dict(part.named_parameters()) for part in networks]
-        parts += [dict(self._pipeline.text_encoder.named_parameters()), self.head or {}]
+        # A head's two tensors come from a file in another order than from a trained layer.
+        head = dict(sorted((self.head or {}).items()))
+        parts += [dict(self._pipeline.text_encoder.named_parameters()), head]
         for part in parts:
             for name, parameter in part.items():
                 found.update(f"{name} {tuple(parameter.shape)}".encode())
