@@ -254,6 +254,8 @@ def test_bench_commands_write_their_rows(
     by = ["--methods", "wys", "--cases", "2", "--source"]
     assert cli.main(["bench", "image", *editor, *by, "head"]) == 2
     assert "has no relevance head" in capsys.readouterr().err
+    assert cli.main(["bench", "image", *editor, "--methods", "ip2p", "--source", "head"]) == 2
+    assert "--source is of the method wys" in capsys.readouterr().err
     own = Path(shutil.copytree(editor_directory, tmp_path / "own"))
     relevance = {"source": "head", "threshold": 0.9}
     (own / "wys.json").write_text(json.dumps({"version": 1, "relevance": relevance}))

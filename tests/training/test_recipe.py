@@ -25,7 +25,12 @@ from wys.training.locator import LocatorSettings, changes, load_locator, locator
 from wys.training.presets import CPU, GPU, VIEWS, Recipe
 from wys.training.progress import read_log
 from wys.training.recipe import train
-from wys.training.run import Run, notice_another_length, notice_cuts
+from wys.training.run import (
+    Run,
+    notice_another_length,
+    notice_another_locator_length,
+    notice_cuts,
+)
 from wys.training.schedule import Schedule
 from wys.training.triplets import DataSettings
 
@@ -429,3 +434,16 @@ def test_a_run_that_goes_on_with_another_length_says_so(tmp_path):
         notice_another_length(TOY, tmp_path)
     with pytest.warns(WysWarning, match=r"towards 24 images .* towards 96, .* --images 24 keeps"):
         notice_another_length(TOY.of_length(96), tmp_path)
+    longer = replace(TOY, locator=replace(TOY.locator, images=80))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        notice_another_locator_length(longer, tmp_path)
+        (tmp_path / "state" / "locator.safetensors").touch()
+        notice_another_locator_length(TOY, tmp_path)
+    with pytest.warns(WysWarning, match=r"towards 16 .* 80, .* --recipe.locator.images 16 keeps"):
+        notice_another_locator_length(longer, tmp_path)
+    # What another stage was run with does not count.
+    runs = [{"recipe": asdict(TOY)}, {"recipe": asdict(longer), "stages": ["export"]}]
+    write_json(tmp_path / "record.json", runs)
+    with pytest.warns(WysWarning, match=r"towards 16 images .* towards 80"):
+        notice_another_locator_length(longer, tmp_path)

@@ -67,6 +67,8 @@ def bench_image(
     if unknown:
         raise WysError(f"there is no method {unknown[0]}; there are {', '.join(METHODS)}.")
     chosen = [method for method in METHODS if not methods or method in methods]
+    if source is not None and "wys" not in chosen:
+        raise WysError("--source is of the method wys; name it among --methods, or leave it out.")
     if on.data is not None and best_guidance is None:
         # What is best on the world is not what is best on other images.
         if "ip2p-best" in methods:

@@ -22,6 +22,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "accelerate", "tokenizers")
 def record(
     out: Path,
     settings: Any,
+    stages: Sequence[str],
     device: str,
     processes: int,
     data: Path | None,
@@ -46,6 +47,7 @@ def record(
         "also": [folder.resolve().name for folder in also],
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},
+        "stages": list(stages),
         "recipe": asdict(settings),
     }
     path = out / "record.json"

@@ -48,6 +48,7 @@ from wys.training.run import (
     check_no_locator,
     check_ready,
     notice_another_length,
+    notice_another_locator_length,
     notice_cuts,
     source_of,
 )
@@ -84,6 +85,8 @@ def run_stages(run: Run) -> None:
     if "denoiser" in stages:
         check_no_locator(recipe, out)
         notice_another_length(recipe, out)
+    if "locator" in stages:
+        notice_another_locator_length(recipe, out)
     if "denoiser" in stages or "locator" in stages:
         # The networks that are tried out draw their weights: whoever seeded shall not notice.
         with torch.random.fork_rng(devices=[]):
@@ -103,7 +106,7 @@ def run_stages(run: Run) -> None:
         print(words, flush=True)
     sizes = (recipe.data.size, recipe.data.large_size)
     autoencoder = partial(trained_autoencoder, recipe, out, start)
-    record(out, recipe, run.device, run.processes, run.data, start, run.also)
+    record(out, recipe, stages, run.device, run.processes, run.data, start, run.also)
     work = partial(launch, cache=out / "compiled", device=run.device, precision=recipe.precision)
 
     def curves(stage: str, *quantities: str) -> None:

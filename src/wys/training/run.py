@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 from warnings import warn
 
 import torch
@@ -128,18 +128,43 @@ def check_no_locator(recipe: Recipe, out: Path) -> None:
 
 def notice_another_length(recipe: Recipe, out: Path) -> None:
     """Warns where the denoiser of `out` was on its way to another number of images."""
-    state, path = denoiser_state(out), out / "record.json"
-    if not state.exists() or not path.exists():
+    before = _recorded(out, denoiser_state(out), "denoiser")
+    if before is None:
         return
-    phases = read_json(path)[-1]["recipe"]["denoiser"]["phases"]
-    before, now = sum(each["images"] for each in phases), recipe.denoiser.images
+    phases = before["denoiser"]["phases"]
+    batch = sum(each["batch"] for each in phases)
+    seen = sum(each["images"] for each in phases)
+    _notice_length(out, seen, recipe.denoiser.images, batch, "--images")
+
+
+def notice_another_locator_length(recipe: Recipe, out: Path) -> None:
+    """The same of its locator."""
+    before = _recorded(out, locator_state(out), "locator")
+    if before is None:
+        return
+    seen, batch = before["locator"]["images"], before["locator"]["batch"]
+    _notice_length(out, seen, recipe.locator.images, batch, "--recipe.locator.images")
+
+
+def _recorded(out: Path, state: Path, stage: Stage) -> dict[str, Any] | None:
+    """The recipe by which a stage came to its state, if it is there and known."""
+    path = out / "record.json"
+    if not state.exists() or not path.exists():
+        return None
+    # Records of before say nothing of stages.
+    runs = [run for run in read_json(path) if stage in run.get("stages", [stage])]
+    recipe: dict[str, Any] | None = runs[-1]["recipe"] if runs else None
+    return recipe
+
+
+def _notice_length(out: Path, before: int, now: int, batch: int, option: str) -> None:
     # A length that is given again is rounded to whole batches again.
-    if abs(before - now) > sum(each["batch"] for each in phases):
+    if abs(before - now) > batch:
         warn(
             f"{out} was trained towards {before:,} images and goes on towards {now:,}, at the "
-            f"learning rate of that length; --images {before} keeps to the one before.",
+            f"learning rate of that length; {option} {before} keeps to the one before.",
             WysWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
 
 
