@@ -132,22 +132,21 @@ def notice_another_length(recipe: Recipe, out: Path) -> None:
     if before is None:
         return
     phases = before["denoiser"]["phases"]
-    batch = sum(each["batch"] for each in phases)
-    seen = sum(each["images"] for each in phases)
-    _notice_length(out, seen, recipe.denoiser.images, batch, "--images")
+    length, batch = (sum(each[what] for each in phases) for what in ("images", "batch"))
+    _notice_length(out, length, recipe.denoiser.images, batch, "--images")
 
 
 def notice_another_locator_length(recipe: Recipe, out: Path) -> None:
-    """The same of its locator."""
+    """The same of the locator of `out`."""
     before = _recorded(out, locator_state(out), "locator")
     if before is None:
         return
-    seen, batch = before["locator"]["images"], before["locator"]["batch"]
-    _notice_length(out, seen, recipe.locator.images, batch, "--recipe.locator.images")
+    length, batch = before["locator"]["images"], before["locator"]["batch"]
+    _notice_length(out, length, recipe.locator.images, batch, "--recipe.locator.images")
 
 
 def _recorded(out: Path, state: Path, stage: Stage) -> dict[str, Any] | None:
-    """The recipe by which a stage came to its state, if it is there and known."""
+    """The recipe of the last run that had a stage, if the stage's state is there."""
     path = out / "record.json"
     if not state.exists() or not path.exists():
         return None
@@ -158,6 +157,7 @@ def _recorded(out: Path, state: Path, stage: Stage) -> dict[str, Any] | None:
 
 
 def _notice_length(out: Path, before: int, now: int, batch: int, option: str) -> None:
+    """Warns where a training is to be of another length; `option` sets it."""
     # A length that is given again is rounded to whole batches again.
     if abs(before - now) > batch:
         warn(
