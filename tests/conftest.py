@@ -248,7 +248,7 @@ def tiny_locator() -> UNet2DConditionModel:
     torch.manual_seed(7)
     return UNet2DConditionModel(
         sample_size=8,
-        in_channels=4,
+        in_channels=9,
         out_channels=1,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),

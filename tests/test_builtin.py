@@ -71,7 +71,7 @@ def test_it_brings_its_own_settings(editor: Editor) -> None:
     assert editor.native_size == 128
 
 
-@pytest.mark.parametrize("source", ["head", "locator", "agreement"])
+@pytest.mark.parametrize("source", ["head", "locator"])
 def test_its_maps_find_the_named_object(editor: Editor, pairs: Pairs, source: Source) -> None:
     how = replace(editor.settings.relevance, source=source)
     made = relevance_map(editor, pairs.before, pairs.instructions, how)

@@ -14,7 +14,7 @@ from wys.diffusion.editor import Editor
 from wys.diffusion.sampler import EditSettings
 from wys.errors import WysError
 from wys.image import resize
-from wys.image_edit import agreed, edit_image, edit_steps, relevance_map
+from wys.image_edit import edit_image, edit_steps, relevance_map
 from wys.masks import Box, Mask
 from wys.relevance import RelevanceMap, RelevanceSettings, Source, VerdictSettings
 from wys.seeds import normal
@@ -42,7 +42,7 @@ def flat(relevance: RelevanceMap, value: float) -> RelevanceMap:
     return replace(relevance, values=torch.full_like(relevance.values, value))
 
 
-@pytest.mark.parametrize("source", ["difference", "head", "both", "agreement"])
+@pytest.mark.parametrize("source", ["difference", "head", "both", "locator"])
 def test_the_map_is_that_of_the_steps(headed: Editor, images: torch.Tensor, source: Source) -> None:
     how = replace(ON_THE_WAY, source=source)
     found = relevance_map(headed, images, TEXT, how, edit=EDIT, seed=3)
@@ -54,14 +54,14 @@ def test_the_map_is_that_of_the_steps(headed: Editor, images: torch.Tensor, sour
     )
     total = torch.zeros_like(found.raw)
     for t, t_prev in itertools.pairwise(times[:3]):
-        prediction = headed.predict(z, t, told)
+        prediction = headed.predict(z, t, told, change=True)
         change = headed.predict_change(z, t, told)
         difference = prediction.difference()
         own = {
             "difference": difference,
             "head": change,
             "both": (difference * change).sqrt(),
-            "agreement": agreed(change, headed.locate(told)),
+            "locator": headed.locate(z, t, told, prediction),
         }
         total += own[source] / 2
         z = headed.schedule.step(z, prediction.guided(EDIT.guidance), t, t_prev)

@@ -24,7 +24,6 @@ from wys.image import resize
 from wys.masked_edit import Masked, edit_masked
 from wys.masks import Box, Mask, zoom_box
 from wys.relevance import (
-    ASKING,
     PROBABILITIES,
     RelevanceMap,
     RelevanceSettings,
@@ -39,12 +38,9 @@ SIGHTS: dict[Source, tuple[Sight, ...]] = {
     "difference": ("full", "image"),
     "head": ("full", "change"),
     "both": ("full", "image", "change"),
-    "locator": (),
-    "agreement": ("full", "change"),
+    "locator": ("full", "change"),
 }
-"""What has to be predicted for a source of relevance; what a locator says comes on top."""
-LARGE = 0.2
-"""The share of an image above which an edit is of no single object."""
+"""What has to be predicted for a source of relevance; what a locator makes of it comes on top."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +147,6 @@ def _relevance(
     items: Items,
 ) -> RelevanceMap:
     """D = sum |eps(z_t, I, T) - eps(z_t, I, 0)|, draws and timesteps in one batch (section 4.1)."""
-    located = _located(editor, conditioning, settings)
-    if settings.source == "locator":
-        assert located is not None
-        return _as_map(located, None, shown, instructions, image_size, settings)
     z0, count = conditioning.z0, len(conditioning)
     times = levels(editor.schedule, settings.timesteps)
     combinations = [(t, draw) for draw in range(settings.draws) for t in times]
@@ -170,9 +162,7 @@ def _relevance(
     sight = SIGHTS[settings.source]
     branches = tuple(branch for branch in sight if branch != "change")
     prediction = editor.predict(z, t, many, branches, change="change" in sight)
-    if located is not None:
-        located = located.repeat(len(combinations), 1, 1, 1)
-    raw = _raw(editor, prediction, t, settings, located)
+    raw = _raw(editor, z, t, many, prediction, settings)
     # [draws, timesteps, b, 1, h, w]
     raw = raw.reshape(settings.draws, len(times), count, *raw.shape[1:])
     spread = raw.mean(dim=1).std(dim=0) if settings.draws > 1 else None
@@ -196,44 +186,26 @@ def _first_steps(
         )
     everywhere = torch.ones_like(conditioning.z0[:, :1], dtype=torch.bool)
     sight, total = SIGHTS[settings.source], torch.zeros_like(conditioning.z0[:, :1])
-    located = _located(editor, conditioning, settings)
     for step in denoise(editor, conditioning, everywhere, noise, edit, look=sight):
-        total = total + _raw(editor, step.prediction, step.left, settings, located)
+        raw = _raw(editor, step.noised, step.left, conditioning, step.prediction, settings)
+        total = total + raw
         yield step, total / step.index
         if step.index == count:
             return
 
 
-def _located(
-    editor: Editor, conditioning: Conditioning, settings: RelevanceSettings
-) -> Float[Tensor, "b 1 h w"] | None:
-    """What the editor's locator says, where the source asks for it."""
-    return editor.locate(conditioning) if settings.source in ASKING else None
-
-
-def agreed(
-    raw: Float[Tensor, "b 1 h w"], located: Float[Tensor, "b 1 h w"] | None
-) -> Float[Tensor, "b 1 h w"]:
-    """D, or the lower of it and what a locator says: two that err differently.
-
-    They mistake objects. A map of more than `LARGE` of an image is of its floor, its background or
-    its light, which nobody mistakes, and stays as it is.
-    """
-    if located is None:
-        return raw
-    large = (raw > 0.5).float().mean(dim=(1, 2, 3), keepdim=True) > LARGE
-    return torch.where(large, raw, torch.minimum(raw, located.to(raw)))
-
-
 def _raw(
     editor: Editor,
-    prediction: NoisePrediction,
+    z: Float[Tensor, "b c h w"],
     t: int | Int[Tensor, " b"],
+    conditioning: Conditioning,
+    prediction: NoisePrediction,
     settings: RelevanceSettings,
-    located: Float[Tensor, "b 1 h w"] | None,
 ) -> Float[Tensor, "b 1 h w"]:
-    """D of one prediction at level t, and of what the locator says where that counts too."""
-    raw = agreed(prediction.relevance(settings.source), located)
+    """D of one prediction at z_t, or what the locator makes of it."""
+    if settings.source == "locator":
+        return editor.locate(z, t, conditioning, prediction)
+    raw = prediction.relevance(settings.source)
     if settings.space == "eps" or settings.source in PROBABILITIES:
         return raw
     level = editor.schedule.level(t, raw)

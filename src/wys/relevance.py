@@ -19,17 +19,14 @@ from wys.errors import WysError
 from wys.masks import Box, Mask
 from wys.thresholds import Threshold, check_threshold, threshold_levels
 
-Source = Literal["difference", "head", "both", "locator", "agreement"]
+Source = Literal["difference", "head", "both", "locator"]
 Space = Literal["eps", "x0"]
 Normalisation = Literal["paper", "percentile", "robust", "absolute"]
 Verdict = Literal["nothing to edit", "local", "whole image"]
 
 
-PROBABILITIES: tuple[Source, ...] = ("head", "locator", "agreement")
-"""Sources whose raw map says how likely a latent pixel is to change."""
-
-ASKING: tuple[Source, ...] = ("locator", "agreement")
-"""Sources that ask an editor's locator."""
+PROBABILITIES: tuple[Source, ...] = ("head", "locator")
+"""Sources whose raw map says how likely a latent pixel is to change, or how much of it to take."""
 
 MAX_DRAWS = 64
 """The most noise samples of a map: all are predicted together, and their mean hardly moves on."""
@@ -75,9 +72,9 @@ class RelevanceSettings:
 
     source: Source = "difference"
     """difference: of the noise predicted with and without the instruction; head: the editor's own
-    relevance head, where it has one; both: the geometric mean of the two; locator: the editor's own
-    network that only says where, from the image and the words alone; agreement: the lower of the
-    head's and the locator's answer; the head's alone where it covers over a fifth of the image."""
+    relevance head, where it has one; both: the geometric mean of the two; locator: the lower
+    of the head's answer and that of a network which sees it and only says how much to take of the
+    edit; the head's alone where it covers over a fifth of the image."""
     first_steps: int = 0
     """Read the map off so many first steps of the edit itself, which run without a mask, instead of
     off predictions of its own (`timesteps`, `draws`); 0: the map is made before the edit."""
@@ -124,11 +121,6 @@ class RelevanceSettings:
             raise WysError("relevance timesteps are fractions above 0, up to 1, at least one.")
         if not 1 <= self.draws <= MAX_DRAWS:
             raise WysError(f"a relevance map needs 1 to {MAX_DRAWS} draws, not {self.draws}.")
-        if self.source == "locator" and (self.first_steps or self.draws > 1):
-            raise WysError(
-                "a locator sees no noise: its map is made before the edit, of one draw; leave "
-                "--first-steps and --draws out."
-            )
         if self.first_steps < 0:
             raise WysError(f"a map is read off 0 first steps or more, not {self.first_steps}.")
         if not 0 < self.scale < math.inf or not 0 <= self.clamp < math.inf:

@@ -18,7 +18,7 @@ from wys.apps import cli
         ("edit a.png x --threshold=foo --seed 1", "entropy, not 'foo'"),
         (
             "edit a.png x --source foo",
-            "--source takes {difference,head,both,locator,agreement}, not 'foo'",
+            "--source takes {difference,head,both,locator}, not 'foo'",
         ),
         ("edit a.png x --draws 1.5", "--draws takes N, not '1.5'"),
         ("edit a.png x --grow wide", "--grow takes FLOAT, not 'wide'"),

@@ -69,16 +69,10 @@ def test_another_source_does_not_take_over_what_it_cannot_use() -> None:
     scene = SceneMapOptions(source="difference").settings(own, OWN).relevance
     assert scene == PAPER.relevance
     # One probability's settings are good for another's.
-    agreed = replace(own, relevance=replace(head, source="agreement", draws=2))
-    asked = MapOptions(source="head").settings(agreed).relevance
-    plain = replace(agreed.relevance, verdict=VerdictSettings())
-    assert asked == replace(plain, source="head")
-    asked = MapOptions(source="locator").settings(agreed).relevance
-    assert asked == replace(plain, source="locator", draws=1)
-    scene = SceneMapOptions(source="locator").settings(agreed, OWN).relevance
-    assert scene == replace(plain, source="locator", draws=1)
-    with pytest.raises(WysError, match="leave --timesteps out"):
-        MapOptions(source="locator", timesteps=(0.5,)).settings(agreed)
+    located = replace(own, relevance=replace(head, source="locator", draws=2))
+    plain = replace(located.relevance, source="head", verdict=VerdictSettings())
+    assert MapOptions(source="head").settings(located).relevance == plain
+    assert SceneMapOptions(source="head").settings(located, OWN).relevance == plain
 
 
 def test_all_sources_can_be_asked_for() -> None:

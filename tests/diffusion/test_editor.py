@@ -12,6 +12,7 @@ import torch
 from diffusers import StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 
 from wys.diffusion.editor import Editor
+from wys.diffusion.noise import NoisePrediction
 from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.errors import WysError, WysWarning
@@ -150,18 +151,25 @@ def test_a_locator_answers_a_batch_as_it_does_each(
     dtype: torch.dtype,
 ) -> None:
     locator = copy.deepcopy(tiny_locator).to(dtype)
-    whole = Editor(tiny_pipeline(), torch.device("cpu"), locator=locator)
-    parts = Editor(tiny_pipeline(), torch.device("cpu"), locator=locator, max_batch=2)
+    cpu, head = torch.device("cpu"), {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    whole = Editor(tiny_pipeline(), cpu, head=head, locator=locator)
+    parts = Editor(tiny_pipeline(), cpu, head=head, locator=locator, max_batch=2)
     told = whole.condition(images, [TEXT, "remove it", TEXT])
-    found = whole.locate(told)
+    t = torch.tensor([800, 999, 500])
+    z = whole.schedule.add_noise(told.z0, torch.randn(told.z0.shape), t)
+    given = whole.predict(z, t, told, ("full",), change=True)
+    found = whole.locate(z, t, told, given)
     assert found.dtype == torch.float32 and found.shape == (3, 1, 12, 8)
     least = 1e-4 if dtype == torch.float32 else 2e-2
-    assert (parts.locate(told) - found).abs().max() < least
+    assert (parts.locate(z, t, told, given) - found).abs().max() < least
+    assert given.full is not None and given.change is not None
     for i in range(3):
-        assert (whole.locate(told.select([i])) - found[i]).abs().max() < least
+        one = NoisePrediction(full=given.full[i : i + 1], change=given.change[i : i + 1])
+        alone = whole.locate(z[i : i + 1], int(t[i]), told.select([i]), one)
+        assert (alone - found[i]).abs().max() < least
     # Without a head it is what another source is.
     with pytest.raises(WysError, match="use the relevance source difference"):
-        Editor(tiny_pipeline(), torch.device("cpu")).locate(told)
+        Editor(tiny_pipeline(), cpu).locate(z, t, told, given)
 
 
 def test_sizes(pipeline: StableDiffusionInstructPix2PixPipeline) -> None:

@@ -70,9 +70,12 @@ def test_a_locator_is_read_from_the_directory(
 ) -> None:
     folder = broken / "locator"
     tiny_locator.save_pretrained(folder)
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    assert "no relevance head" in refused(broken)
+    write_tensors(broken / "relevance_head.safetensors", head)
     loaded, how = Editor.load(str(broken)), wys.RelevanceSettings(source="locator")
     assert loaded.locator is not None and not loaded.locator.training
-    own = Editor(loaded.pipeline, torch.device("cpu"), locator=tiny_locator)
+    own = Editor(loaded.pipeline, torch.device("cpu"), head=head, locator=tiny_locator)
     first, second = (wys.relevance_map(e, images, "make the ball red", how) for e in (loaded, own))
     assert torch.equal(first.raw, second.raw)
     assert loaded.fingerprint == own.fingerprint
@@ -92,7 +95,9 @@ def test_a_locator_is_read_from_the_directory(
 
 def test_a_locator_of_other_channels_is_refused(broken: Path, editor: Editor) -> None:
     editor.unet.save_pretrained(broken / "locator")
-    assert "locator" in refused(broken) and "(8, 4, 16), not (4, 1, 16)" in refused(broken)
+    head = {"weight": torch.randn(1, 16, 3, 3), "bias": torch.zeros(1)}
+    write_tensors(broken / "relevance_head.safetensors", head)
+    assert "locator" in refused(broken) and "(8, 4, 16), not (9, 1, 16)" in refused(broken)
 
 
 @pytest.mark.parametrize(

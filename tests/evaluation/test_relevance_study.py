@@ -41,7 +41,7 @@ def pairs() -> Pairs:
     return make_pairs(0, "validation", 0, 3, size=32, scene_range=PLAIN)
 
 
-@pytest.mark.parametrize("source", ["difference", "head", "both", "agreement"])
+@pytest.mark.parametrize("source", ["difference", "head", "both", "locator"])
 def test_predictions_give_the_maps_of_the_editor(
     headed: Editor, pairs: Pairs, source: Source
 ) -> None:

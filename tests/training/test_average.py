@@ -89,10 +89,12 @@ def test_the_command_refuses_in_a_sentence(
 def test_locators_are_averaged_too_and_one_without_is_refused(
     editor_directory: Path, tiny_locator: UNet2DConditionModel, tmp_path: Path
 ) -> None:
-    first = Path(shutil.copytree(editor_directory, tmp_path / "first"))
+    head = {"weight": torch.ones(1, 16, 3, 3), "bias": torch.zeros(1)}
+    plain = changed_with_head(editor_directory, tmp_path / "plain", head)
+    first = Path(shutil.copytree(plain, tmp_path / "first"))
     tiny_locator.save_pretrained(first / "locator")
     with pytest.raises(WysError, match="has no locator"):
-        average([first, editor_directory], tmp_path / "mean")
+        average([first, plain], tmp_path / "mean")
     other = Path(shutil.copytree(first, tmp_path / "other"))
     name = Path("locator") / "diffusion_pytorch_model.safetensors"
     tensors = {key: value + 0.5 for key, value in read_tensors(first / name).items()}

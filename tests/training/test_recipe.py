@@ -13,18 +13,19 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 
 import wys
 from wys.diffusion.conditioning import Conditioning
+from wys.diffusion.editor import LARGE
 from wys.errors import WysError, WysWarning
 from wys.store import read_tensors, write_json
 from wys.training.autoencoder import AutoencoderSettings
-from wys.training.denoiser import NetworkSettings
+from wys.training.denoiser import NetworkSettings, build_scheduler, noised
 from wys.training.denoising import DenoiserSettings, Phase
 from wys.training.folder import Folder
 from wys.training.latents import LatentSet
 from wys.training.learner import Learner
-from wys.training.locator import LocatorSettings, changes, load_locator, locator_state
+from wys.training.locator import LocatorSettings, answer, load_locator, locator_state
 from wys.training.presets import CPU, GPU, VIEWS, Recipe
 from wys.training.progress import read_log
-from wys.training.recipe import train
+from wys.training.recipe import teachers, train
 from wys.training.run import (
     Run,
     notice_another_length,
@@ -50,6 +51,7 @@ TOY = Recipe(
     precision="no",
 )
 OPTIONS = {"processes": 1, "workers": 0, "compile": False}
+ASKED = wys.RelevanceSettings(source="locator")
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +273,7 @@ def test_an_editor_gets_a_locator_and_is_else_as_it_was(trained, tmp_path):
     editor = tmp_path / "editor"
     shutil.copytree(trained / "editor", editor, ignore=shutil.ignore_patterns("locator"))
     with pytest.raises(WysError, match="has no locator"):
-        wys.Editor.load(str(editor)).locate(conditioning(wys.Editor.load(str(editor))))
+        wys.relevance_map(wys.Editor.load(str(editor)), torch.rand(3, 48, 48), "red", ASKED)
     first, other = tmp_path / "first", tmp_path / "other"
     made = ("data", "tokenizer", "latents")
     train(Run(replace(TOY, data=replace(TOY.data, seed=5)), other, made, start=editor, **OPTIONS))
@@ -280,8 +282,8 @@ def test_an_editor_gets_a_locator_and_is_else_as_it_was(trained, tmp_path):
     for name in ("unet/diffusion_pytorch_model", "text_encoder/model", "relevance_head"):
         old, new = (read_tensors(e / f"{name}.safetensors") for e in (editor, first / "editor"))
         assert all(torch.equal(new[key], value) for key, value in old.items()) and old
-    assert json.loads((first / "editor" / "wys.json").read_text())["relevance"]["source"] == (
-        "agreement"
+    assert (
+        json.loads((first / "editor" / "wys.json").read_text())["relevance"]["source"] == "locator"
     )
     card = (first / "editor" / "README.md").read_text()
     assert "those of other as well" in card and str(tmp_path) not in card
@@ -294,11 +296,30 @@ def test_an_editor_gets_a_locator_and_is_else_as_it_was(trained, tmp_path):
     held_out = LatentSet(first / "latents", "validation", 48).first(8)
     scale = json.loads((first / "latents" / "scale.json").read_text())["scaling_factor"]
     network = load_locator(TOY.locator, TOY.denoiser.network, first, 4, 12)
+    denoiser, teacher = teachers(TOY, first, editor)
+    noise, t = torch.randn(held_out.before.shape), torch.full((8,), 800)
+    everywhere = torch.ones(8, dtype=torch.bool)
+    alphas = build_scheduler().alphas_cumprod
+    given = noised(
+        held_out,
+        scale,
+        t,
+        noise,
+        alphas,
+        null_tokens=held_out.tokens[0],
+        has_text=everywhere,
+        has_image=everywhere,
+        from_input=everywhere,
+    )
     with torch.no_grad():
-        expected = changes(network, text, held_out, scale)
+        expected = answer(network, denoiser, teacher, given, scale)[0][:, :1].sigmoid()
         words = text(held_out.tokens).last_hidden_state
     told = Conditioning(scale * held_out.before, held_out.before, words, words)
-    assert (found.locate(told)[:, 0] - expected).abs().max() < 5e-3
+    z = found.schedule.add_noise(told.z0, noise, t)
+    prediction = found.predict(z, t, told, ("full",), change=True)
+    large = (prediction.change > 0.5).float().mean((1, 2, 3), keepdim=True) > LARGE
+    expected = torch.where(large, prediction.change, prediction.change.minimum(expected))
+    assert (found.locate(z, t, told, prediction) - expected).abs().max() < 5e-3
 
     # Where nothing is trained, it stays; and it is trained further as it is.
     train(Run(TOY, tmp_path / "kept", (*made, "export"), start=first / "editor", **OPTIONS))
@@ -310,10 +331,6 @@ def test_an_editor_gets_a_locator_and_is_else_as_it_was(trained, tmp_path):
     new = read_tensors(tmp_path / "on" / name)
     for key, value in old.items():
         torch.testing.assert_close(new[key], value, atol=2e-3, rtol=2e-3)
-
-
-def conditioning(editor):
-    return editor.condition(torch.rand(1, 3, 48, 48), ["make it red"])
 
 
 def test_a_locator_learns_only_from_runs_that_were_begun_alike(trained, tmp_path):
@@ -337,14 +354,14 @@ def test_a_locator_learns_only_from_runs_that_were_begun_alike(trained, tmp_path
         train(Run(TOY, copy, ("locator",), also=(trained,), **OPTIONS))
 
 
-def test_a_locator_stays_with_the_text_encoder_that_it_was_taught_with(trained, tmp_path):
+def test_a_locator_stays_with_the_networks_that_it_was_taught_with(trained, tmp_path):
     copy = Path(shutil.copytree(trained, tmp_path / "copy"))
     with pytest.raises(WysError, match=r"delete .*locator.safetensors first"):
         train(Run(TOY.of_length(96), copy, ("denoiser",), **OPTIONS))
     train(Run(TOY, copy, **OPTIONS))
-    write_json(locator_state(copy).with_suffix(".json"), {"text_encoder": "another"})
+    write_json(locator_state(copy).with_suffix(".json"), {"taught_with": "others"})
     for stage in ("locator", "export"):
-        with pytest.raises(WysError, match="was taught with another text encoder"):
+        with pytest.raises(WysError, match="was taught with another denoiser or text"):
             train(Run(TOY, copy, (stage,), **OPTIONS))
 
 

@@ -258,7 +258,7 @@ def bench_tune(
 def _tried(trial: Trial) -> str:
     """A candidate and its score, in words."""
     how, edit, score = trial.settings.relevance, trial.settings.edit, trial.score
-    made = "" if how.source == "locator" else f" at {how.timesteps}, {how.draws} draws"
+    made = f" at {how.timesteps}, {how.draws} draws"
     if how.first_steps:
         made = f" off the first {how.first_steps} steps"
     match trial.stage:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from wys.diffusion.settings import EditorSettings
     from wys.relevance import RelevanceMap, RelevanceSettings
 
-MapSource = Literal["difference", "head", "both", "locator", "agreement"]
+MapSource = Literal["difference", "head", "both", "locator"]
 """`wys.relevance.Source`, which is not to be loaded here."""
-SOURCES = "{difference,head,both,locator,agreement}"
+SOURCES = "{difference,head,both,locator}"
 Corners = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the upper ends are excluded."""
 
@@ -117,8 +117,8 @@ class MapOptions:
     preset: Literal["editor", "paper"] = "editor"
     """'editor': its own best settings (wys.json); 'paper': the paper's."""
     source: Annotated[MapSource | None, own(SOURCES)] = None
-    """From the predicted noise, by the editor's relevance head, by both, by its locator, or where
-    head and locator agree; from one to another kind it begins with the paper's settings."""
+    """From the predicted noise, by the editor's relevance head, by both, or by its locator; from
+    noise to probability or back it begins with the paper's settings."""
     first_steps: Annotated[int | None, own("N")] = None
     """Read the map off so many first steps of the edit; 0: make it before."""
     draws: Annotated[int | None, own("N")] = None
@@ -156,7 +156,7 @@ class MapOptions:
         preset = own if self.preset == "editor" else PAPER
         relevance = overridden(
             of_source(preset.relevance, self.source),
-            first_steps=before_the_edit(self.source, self.first_steps, self.draws, self.timesteps),
+            first_steps=before_the_edit(self.first_steps, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             normalisation=self.normalisation,
@@ -240,8 +240,7 @@ def of_source(relevance: RelevanceSettings, source: MapSource | None) -> Relevan
     """Settings for a map of another source: those of a difference mean nothing to a probability.
 
     A difference begins with the paper's, a probability is taken as it is. Of one probability
-    instead of another the settings stay, but for the verdict's limits, which are fitted to one, and
-    for the noise that a locator does not see.
+    instead of another the settings stay, but for the verdict's limits, which are fitted to one.
     """
     from wys.diffusion.settings import PAPER
     from wys.relevance import PROBABILITIES, VerdictSettings
@@ -250,8 +249,6 @@ def of_source(relevance: RelevanceSettings, source: MapSource | None) -> Relevan
         return relevance
     if source in PROBABILITIES and relevance.source in PROBABILITIES:
         begun = dataclasses.replace(relevance, verdict=VerdictSettings())
-        if source == "locator":
-            begun = dataclasses.replace(begun, first_steps=0, draws=1)
     else:
         normalisation = "absolute" if source in PROBABILITIES else PAPER.relevance.normalisation
         begun = dataclasses.replace(PAPER.relevance, normalisation=normalisation)
@@ -259,7 +256,6 @@ def of_source(relevance: RelevanceSettings, source: MapSource | None) -> Relevan
 
 
 def before_the_edit(
-    source: str | None,
     first_steps: int | None,
     draws: int | None,
     timesteps: tuple[float, ...] | None,
@@ -267,10 +263,8 @@ def before_the_edit(
     """Off how many first steps a map is read: draws and noise levels are of one made before.
 
     Raises:
-        WysError: both are asked for, or noise levels of a locator, which sees none.
+        WysError: both are asked for.
     """
-    if source == "locator" and timesteps is not None:
-        raise WysError("a locator sees no noise; leave --timesteps out.")
     if draws is None and timesteps is None:
         return first_steps
     if first_steps:

@@ -94,10 +94,10 @@ class SceneMapOptions:
     the editor's where the method leaves it open."""
 
     source: Annotated[
-        Literal["difference", "head", "locator", "agreement"] | None,
-        optional("{difference,head,locator,agreement}"),
+        Literal["difference", "head", "locator"] | None,
+        optional("{difference,head,locator}"),
     ] = None
-    """From the predicted noise, by the relevance head, by the locator, or where both agree."""
+    """From the predicted noise, by the relevance head, or by the locator."""
     draws: Annotated[int | None, optional("N")] = None
     """Noise draws to average each map over (paper: 1)."""
     timesteps: Annotated[tuple[float, ...] | None, optional("FRACTION...")] = None
@@ -123,7 +123,7 @@ class SceneMapOptions:
         """The preset with what was given; what it leaves open is the editor's own."""
         maps = overridden(
             of_source(preset.relevance or own.relevance, self.source),
-            first_steps=before_the_edit(self.source, None, self.draws, self.timesteps),
+            first_steps=before_the_edit(None, self.draws, self.timesteps),
             draws=self.draws,
             timesteps=self.timesteps,
             smoothing=self.smoothing,

@@ -26,6 +26,9 @@ from wys.errors import WysError, WysWarning
 from wys.image import from_model, to_model
 from wys.names import is_text
 
+LARGE = 0.2
+"""The share of an image above which an edit is of no single object."""
+
 
 class Editor:
     """An image editor that follows instructions. It keeps no state from one edit to the next."""
@@ -286,8 +289,21 @@ class Editor:
         return change
 
     @torch.no_grad()
-    def locate(self, conditioning: Conditioning) -> Float[Tensor, "b 1 h w"]:
-        """The locator's probability that a latent pixel changes, from the clean latent.
+    def locate(
+        self,
+        z: Float[Tensor, "b c h w"],
+        t: int | Int[Tensor, " b"],
+        conditioning: Conditioning,
+        prediction: NoisePrediction,
+    ) -> Float[Tensor, "b 1 h w"]:
+        """How much of an edit head and locator would take at each latent pixel, from 0 to 1.
+
+        That is the lower of their answers: they mistake different objects. Where the head means
+        more than `LARGE` of an image, which is then its floor, its background or its light, and
+        mistaken by nobody, its own answer stays.
+
+        Args:
+            prediction: at z_t, of the branch `full` and with what the relevance head read off it.
 
         Raises:
             WysError: the editor has no locator.
@@ -298,8 +314,13 @@ class Editor:
                 f"{self.name} has no locator (the folder {LOCATOR}); use the relevance source "
                 f"{others}."
             )
-        z0, text = conditioning.z0, conditioning.text
-        return self._run(self.locator, z0, torch.zeros(len(z0)).long(), text).sigmoid()
+        assert prediction.change is not None
+        clean = self.schedule.clean(z, prediction.branch("full"), t)
+        sight = locator_sight(conditioning.z0, clean, prediction.change)
+        times = torch.as_tensor(t).reshape(-1).expand(len(z))
+        found = self._run(self.locator, sight, times, conditioning.text).sigmoid()
+        share = (prediction.change > 0.5).float().mean(dim=(1, 2, 3), keepdim=True)
+        return torch.where(share > LARGE, prediction.change, prediction.change.minimum(found))
 
     def _read_head(self, features: Tensor) -> Float[Tensor, "b 1 h w"]:
         """The head's probability from what enters the network's last convolution."""
@@ -356,8 +377,13 @@ class Editor:
         return {key: value.float().to(self.device) for key, value in head.items()}
 
     def _checked_locator(self, locator: UNet2DConditionModel) -> UNet2DConditionModel:
+        if self.head is None:
+            raise WysError(
+                f"{self.name} has a locator and no relevance head ({loading.HEAD}), whose answer "
+                f"a locator looks at; remove the folder {LOCATOR}, or add the head."
+            )
         mine, its = self.unet.config, locator.config
-        wanted = (mine.in_channels // 2, 1, mine.cross_attention_dim)
+        wanted = (sight_channels(mine.in_channels // 2), 1, mine.cross_attention_dim)
         given = (its.in_channels, its.out_channels, its.cross_attention_dim)
         if given != wanted:
             raise WysError(
@@ -365,3 +391,21 @@ class Editor:
                 f"are {given}, not {wanted}."
             )
         return locator.eval().to(self.device)
+
+
+def sight_channels(latent_channels: int) -> int:
+    """The channels that a locator looks at."""
+    return 2 * latent_channels + 1
+
+
+def locator_sight(
+    z0: Float[Tensor, "b c h w"], clean: Float[Tensor, "b c h w"], change: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, "b k h w"]:
+    """What a locator looks at: the image, what the denoiser makes of it, what the head says.
+
+    Args:
+        z0: the scaled latent of the image.
+        clean: the clean latent that the denoiser predicts under image and instruction.
+        change: the relevance head's probability, which is seen as log-odds.
+    """
+    return torch.cat([z0, clean, change.logit(eps=1e-3)], dim=1)

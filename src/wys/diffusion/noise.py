@@ -59,10 +59,10 @@ class NoisePrediction:
     def relevance(self, source: Source) -> Float[Tensor, "b 1 h w"]:
         """The raw map D of a source; ValueError where what it needs was not predicted.
 
-        What a locator says is no prediction of noise: of an agreement this is the head's half.
+        What a locator says is no prediction of noise (see `Editor.locate`).
         """
         if source == "locator":
-            raise ValueError("a locator's map is not read off predictions")
+            raise ValueError("a locator's map is not read off predictions alone")
         if source == "difference":
             return self.difference()
         if self.change is None:

@@ -108,6 +108,8 @@ class DenoisingStep:
     """What the step followed, at the level that it left."""
     left: int
     """The timestep of that level."""
+    noised: Float[Tensor, "b c h w"]
+    """The latents at that level."""
 
 
 def denoise(
@@ -152,15 +154,16 @@ def denoise(
         eps = prediction.guided(guidance, relevance)
         clean = schedule.clean(z, eps, t)
         # The first step has none before it, and the last one leads to no noise, infinitely far.
+        left = z
         if settings.solver == "ddim" or earlier is None or t_prev is None:
-            z = schedule.step(z, eps, t, t_prev)
+            z = schedule.step(left, eps, t, t_prev)
         else:
-            z = schedule.multistep(z, clean, earlier, (steps[index - 2][0], t, t_prev))
+            z = schedule.multistep(left, clean, earlier, (steps[index - 2][0], t, t_prev))
         earlier = clean
         level = _background_level(settings, t, t_prev)
         background = schedule.add_noise(conditioning.z0, noise, level)
         z = torch.where(mask, z, background)
-        yield DenoisingStep(index, len(steps), t_prev, z, clean, prediction, t)
+        yield DenoisingStep(index, len(steps), t_prev, z, clean, prediction, t, left)
 
 
 def _background_level(settings: EditSettings, t: int, t_prev: int | None) -> int | None:

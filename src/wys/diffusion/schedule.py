@@ -123,7 +123,9 @@ class Schedule:
             return level.sqrt() * output + (1 - level).sqrt() * z
         return (z - level.sqrt() * output) / (1 - level).sqrt()
 
-    def clean(self, z: Float[Tensor, "b c h w"], noise: Tensor, t: int) -> Float[Tensor, "b c h w"]:
+    def clean(
+        self, z: Float[Tensor, "b c h w"], noise: Tensor, t: int | Int[Tensor, " b"]
+    ) -> Float[Tensor, "b c h w"]:
         """The clean latent that predicted noise stands for, clipped where the checkpoint asks."""
         level = self.level(t, z)
         clean = (z - (1 - level).sqrt() * noise) / level.sqrt()

@@ -22,7 +22,7 @@ from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation.cases import Batch, Truth
 from wys.image import resize
-from wys.image_edit import agreed, edit_image, relevance_map
+from wys.image_edit import edit_image, relevance_map
 from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
 
@@ -33,7 +33,7 @@ class RawMaps:
 
     raw: dict[Source, Float[Tensor, "b 1 h w"]]
     seconds: float
-    """What predicting both branches took, all cases together; not the locator's answer."""
+    """What predicting both branches took, all cases together; not the locator's pass."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def sources(editor: Editor) -> tuple[Source, ...]:
     if editor.head is not None:
         found = (*found, "head", "both")
     if editor.locator is not None:
-        found = (*found, "locator") if editor.head is None else (*found, "locator", "agreement")
+        found = (*found, "locator")
     return found
 
 
@@ -67,7 +67,7 @@ def raw_maps(
     z = editor.schedule.add_noise(told.z0, noise, t)
     prediction = editor.predict(z, t, told, ("full", "image"), change=head)
     seconds = time.perf_counter() - started
-    return _read(editor, prediction, _located(editor, told), seconds)
+    return _read(editor, z, t, told, prediction, seconds)
 
 
 def plain_edit(
@@ -91,7 +91,6 @@ def plain_edit(
     sight: tuple[Sight, ...] = ("full", "image")
     sight = (*sight, "change") if editor.head is not None else sight
     maps: list[RawMaps] = []
-    located = _located(editor, told) if first else None
     started = time.perf_counter()
     for step in denoise(
         editor,
@@ -103,7 +102,8 @@ def plain_edit(
         look=sight if first else (),
     ):
         if step.index <= first:
-            maps.append(_read(editor, step.prediction, located, time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            maps.append(_read(editor, step.noised, step.left, told, step.prediction, seconds))
             started = time.perf_counter()
     return PlainEdit(resize(editor.decode(step.latents).cpu(), _size(pairs)), tuple(maps))
 
@@ -168,24 +168,22 @@ def under(
     return torch.lerp(pairs.before, image, mask[:, None].to(image))
 
 
-def _located(editor: Editor, told: Conditioning) -> Float[Tensor, "b 1 h w"] | None:
-    return None if editor.locator is None else editor.locate(told)
-
-
 def _read(
     editor: Editor,
+    z: Float[Tensor, "b c h w"],
+    t: int,
+    told: Conditioning,
     prediction: NoisePrediction,
-    located: Float[Tensor, "b 1 h w"] | None,
     seconds: float,
 ) -> RawMaps:
     raw: dict[Source, Tensor] = {}
     for source in sources(editor):
-        if source == "locator":
-            assert located is not None
-            raw[source] = located.cpu()
-        else:
-            other = located if source == "agreement" else None
-            raw[source] = agreed(prediction.relevance(source), other).cpu()
+        found = (
+            editor.locate(z, t, told, prediction)
+            if source == "locator"
+            else prediction.relevance(source)
+        )
+        raw[source] = found.cpu()
     return RawMaps(raw, seconds)
 
 

@@ -283,7 +283,5 @@ def way_name(how: RelevanceSettings) -> str:
     """A way to make a map, in words."""
     if how.first_steps:
         return f"{how.source}, first {how.first_steps} steps of the edit"
-    if how.source == "locator":
-        return how.source
     levels = " + ".join(f"{level:g}" for level in how.timesteps)
     return f"{how.source}, {levels}, {how.draws} draw{'s' if how.draws > 1 else ''}"

@@ -44,7 +44,6 @@ from wys.evaluation.predictions import (
 from wys.evaluation.verdict_study import fit_verdict, verdict_errors
 from wys.image import resize
 from wys.relevance import (
-    ASKING,
     PROBABILITIES,
     Normalisation,
     RelevanceSettings,
@@ -119,8 +118,8 @@ class Way:
     settings: RelevanceSettings
     raws: tuple[Float[Tensor, "b 1 h w"], ...]
     cost: int
-    """Predictions that an edit does not make anyway; the locator's answer, one for all of them and
-    of a smaller network, counts as one."""
+    """Passes of a network that an edit does not make anyway; the locator's, which is a smaller one,
+    count alike."""
 
 
 def ways_of(
@@ -136,12 +135,9 @@ def ways_of(
         ]
         for level, draw in sorted(needed)
     }
-    runs: dict[Source, int] = {"difference": 2, "head": 1, "both": 2, "locator": 0, "agreement": 1}
+    runs: dict[Source, int] = {"difference": 2, "head": 1, "both": 2, "locator": 2}
     for source in sources(editor):
-        asked = source in ASKING
         for levels, draws in itertools.product(LEVELS, DRAWS):
-            if source == "locator" and (levels, draws) != (LEVELS[0], 1):
-                continue  # It sees no noise.
             keys = [(level, draw) for level in levels for draw in range(draws)]
             raws = tuple(
                 mean_raw([predicted[key][i] for key in keys], source) for i in range(len(batches))
@@ -155,13 +151,13 @@ def ways_of(
                 space="eps",
                 edges=0.0,
             )
-            found.append(Way(settings, raws, runs[source] * len(keys) + asked))
-        for steps in FIRST_STEPS if edits and source != "locator" else ():
+            found.append(Way(settings, raws, runs[source] * len(keys)))
+        for steps in FIRST_STEPS if edits else ():
             raws = tuple(mean_raw(edit.raw_maps[:steps], source) for edit in edits)
             settings = replace(
                 own, source=source, first_steps=steps, draws=1, space="eps", edges=0.0
             )
-            found.append(Way(settings, raws, (runs[source] - 1) * steps + asked))
+            found.append(Way(settings, raws, (runs[source] - 1) * steps))
     return found
 
 

@@ -176,8 +176,9 @@ of patches. UNet and autoencoder are float16, the text encoder is float32: the s
 with `torch_dtype` left out. `relevance_head.safetensors` holds a convolution of the features that
 enter the UNet's `conv_out`; its sigmoid is the probability that a latent pixel is to be edited."""
 
-_LOCATOR = """`locator` is a small UNet of its own that sees the clean latent, at timestep 0, and
-the text; the sigmoid of its answer is the same probability, from another network."""
+_LOCATOR = """`locator` is a small UNet of its own that sees the clean latent, the one that the UNet
+predicts, the head's answer (as log-odds) and the text, at the UNet's timestep; the sigmoid of its
+answer says how much of the edit is worth taking."""
 
 _LIMITS = """## Limits
 

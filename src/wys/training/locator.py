@@ -1,9 +1,9 @@
 """The locator: a small network that says where an instruction changes an image, and only that.
 
 The relevance head sees an image beside an edit's noise and shares all but its last layer with what
-paints. The locator is taught nothing but where: it sees the clean latent and the words as the
-trained text encoder reads them. It takes other objects for the named one than the head does, so
-that what both of them point at is more surely what is meant (the source `agreement` of a map).
+paints. The locator is taught nothing but where. It reads the same words, looks at the clean latent,
+at what the denoiser would make of it, and at what the head said, and decides how much of the edit
+to take: a second pair of eyes, which learns where the first ones err, and what such an error costs.
 """
 
 import filecmp
@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextModel
 
+from wys.diffusion.editor import locator_sight, sight_channels
 from wys.diffusion.refusals import LOCATOR
 from wys.errors import WysError
 from wys.seeds import generator
@@ -28,23 +29,41 @@ from wys.training.beginning import BEGINNING
 from wys.training.denoiser import (
     LABELS,
     DeepSupervision,
+    Heads,
     LossSettings,
     NetworkSettings,
+    Noised,
+    build_scheduler,
     build_unet,
     label_losses,
+    noised,
 )
 from wys.training.garbling import Garbler, GarblingSettings
-from wys.training.latents import Batch, LatentSet, check_emphasis, concatenate
+from wys.training.latents import Batch, LatentSet, check_emphasis, concatenate, tokenise
 from wys.training.learner import Learner, OptimiserSettings, load_average
 from wys.training.loop import compile_first, run_steps
 from wys.training.parallel import compiled
 from wys.training.schedule import Schedule
 from wys.training.sheets import SHEET_ROWS, map_sheet
 from wys.training.tokenizer import load_tokenizer
-from wys.training.validation import by_kind, iou
+from wys.training.validation import GROUNDING_TIMESTEP, by_kind, fixed_noise, in_parts, iou
 
 _SHARED = ("latents/scale.json", "tokenizer/vocab.json", "tokenizer/merges.txt")
 """What runs have in common whose latents and tokens mean the same."""
+_NOISIEST = 750, 1000
+"""Timesteps that the denoiser is asked at: those of relevance maps (section 4.1 has 800)."""
+
+
+@dataclass(frozen=True)
+class MixSettings:
+    """What counts how much as a locator learns how much of an edit to take."""
+
+    inside: float = 7.5
+    """The squared error of the mix in the true region, per pixel and channel of a scaled latent."""
+    outside: float = 67.0
+    """The same outside of it. There it is a twenty-fifth as large."""
+    labels: float = 0.3
+    """The losses of the labels, which are learnt beside it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +72,10 @@ class LocatorSettings:
 
     channels: tuple[int, ...] = (32, 64, 96)
     """Width of each level; the rest of the network is as in the denoiser's UNet."""
+    mix: MixSettings = field(default_factory=MixSettings)
+    """What its answer is taught by."""
     losses: LossSettings = field(default_factory=lambda: LossSettings(change=1.6))
-    """What is learnt; of the denoiser's losses those of the labels."""
+    """What is learnt beside it; of the denoiser's losses those of the labels."""
     garbling: GarblingSettings = field(default_factory=GarblingSettings)
     """How instructions are garbled."""
     images: int = 400_000
@@ -93,22 +114,62 @@ def build_locator(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         narrow = replace(network, channels=settings.channels)
-        locator = build_unet(narrow, latent_channels, sum(LABELS), latent_size)
+        channels = sight_channels(latent_channels), sum(LABELS)
+        locator = build_unet(narrow, *channels, latent_size)
         return locator, DeepSupervision(locator)
 
 
 def answer(
     locator: Callable[..., Any],
+    denoiser: Callable[..., Any],
     text: CLIPTextModel,
-    latents: Float[Tensor, "b c h w"],
-    tokens: Tensor,
-) -> Float[Tensor, "b k h w"]:
-    """All output channels for scaled latents; the network's timestep is always 0."""
+    given: Noised,
+    scale: float,
+) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b c h w"]]:
+    """All output channels for a noised batch, and the clean latent that the denoiser predicts.
+
+    The denoiser is shown the batch first; the locator's own answer is the first channel.
+    """
+    latent = given.clean.shape[1]
     with torch.no_grad():
-        words = text(tokens).last_hidden_state
-    timestep = torch.zeros(len(latents), dtype=torch.long, device=latents.device)
-    output: Tensor = locator(latents, timestep, encoder_hidden_states=words).sample
-    return output
+        words = text(given.tokens).last_hidden_state
+        found = denoiser(given.sample, given.timestep, encoder_hidden_states=words).sample
+        clean, change, *_ = found.float().split(Heads(latent).sizes, dim=1)
+        sight = locator_sight(scale * given.sample[:, latent:], clean, change.sigmoid())
+    return locator(sight, given.timestep, encoder_hidden_states=words).sample, clean
+
+
+def mix_loss(
+    answer: Float[Tensor, "b 1 h w"],
+    edit: Float[Tensor, "b c h w"],
+    batch: Batch,
+    scale: float,
+    settings: MixSettings,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """How far image and edit, mixed as a locator says, are from the true edit; inside and outside.
+
+    What the locator learns by it is the share of an edit that is worth taking, which is less than
+    the probability of a change where the edit is painted badly or in a place that is not sure.
+
+    Args:
+        answer: the locator's, before its sigmoid.
+        edit: the scaled clean latent that the denoiser predicts.
+        scale: the factor of scaled latents over the batch's.
+    """
+    before, after = scale * batch.before, scale * batch.after
+    mixed = torch.lerp(before, edit, answer.float().sigmoid())
+    error = (mixed - after).square().mean(dim=1, keepdim=True)
+    inside = _mean_where(error, batch.changed)
+    outside = _mean_where(error, 1 - batch.changed)
+    total = settings.inside * inside + settings.outside * outside
+    return total, {"inside": inside.detach(), "outside": outside.detach()}
+
+
+def _mean_where(
+    error: Float[Tensor, "b 1 h w"], share: Float[Tensor, "b 1 h w"]
+) -> Float[Tensor, ""]:
+    """The mean over pixels, by how much each of them counts; 0 where none does."""
+    return (error * share).sum() / share.sum().clamp(min=1e-6)
 
 
 def load_locator(
@@ -180,21 +241,22 @@ def check_alike(out: Path, others: Sequence[Path]) -> None:
             )
 
 
-def check_reads(text: CLIPTextModel, out: Path) -> None:
-    """Notes with which text encoder the locator of `out` is taught to read.
+def check_teachers(denoiser: UNet2DConditionModel, text: CLIPTextModel, out: Path) -> None:
+    """Notes which denoiser and text encoder the locator of `out` is taught to read.
 
     Raises:
-        WysError: it was taught with another one.
+        WysError: it was taught with others.
     """
     digest = sha256()
-    for parameter in text.parameters():
-        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    for network in (denoiser, text):
+        for parameter in network.parameters():
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
     path = locator_state(out).with_suffix(".json")
     if not path.exists():
-        write_json(path, {"text_encoder": digest.hexdigest()})
-    elif read_json(path) != {"text_encoder": digest.hexdigest()}:
+        write_json(path, {"taught_with": digest.hexdigest()})
+    elif read_json(path) != {"taught_with": digest.hexdigest()}:
         raise WysError(
-            f"the locator of {out} was taught with another text encoder; delete "
+            f"the locator of {out} was taught with another denoiser or text encoder; delete "
             f"{locator_state(out)} and {path}, and run the locator stage again."
         )
 
@@ -206,7 +268,7 @@ def train_locator(
     out: Path,
     also: tuple[Path, ...],
     start: Path | None,
-    load_text: Callable[[], CLIPTextModel],
+    load_networks: Callable[[], tuple[UNet2DConditionModel, CLIPTextModel]],
     size: int,
     compile: bool,
     minutes: float,
@@ -216,7 +278,7 @@ def train_locator(
     Args:
         also: folders of other runs, whose latents are learnt from as much as those of `out`.
         start: an editor whose locator training begins with, if it has one.
-        load_text: the trained text encoder, which stays as it is.
+        load_networks: the trained denoiser and text encoder, which stay as they are.
         size: of the images, in pixels.
         minutes: time between two saves; a validation and a sheet come with each.
     """
@@ -228,21 +290,24 @@ def train_locator(
         LatentSet(folder / "latents", "train", size, settings.emphasis, settings.kind_emphasis)
         for folder in (out, *also)
     ]
-    held_out = LatentSet(out / "latents", "validation", size).first(settings.validation)
+    held_out = LatentSet(out / "latents", "validation", size).first(settings.validation).to(device)
     latent = held_out.before
     locator, deep = build_locator(settings, network, latent.shape[1], latent.shape[-1])
     if start is not None and (start / LOCATOR).is_dir() and not locator_state(out).exists():
         take_locator(locator, start)
-    text = load_text()
+    denoiser, text = load_networks()
     with accelerator.main_process_first():
-        check_reads(text, out)
-    text.to(device)
+        check_teachers(denoiser, text, out)
+    denoiser.to(device), text.to(device)
     learner = Learner({"locator": locator, "deep": deep}, settings.optimiser, accelerator)
     if locator_state(out).exists():
         learner.load(locator_state(out))
     schedule = Schedule(settings.images, settings.peak_rate, settings.warmup, settings.final_rate)
-    garble = Garbler(load_tokenizer(out / "tokenizer"), settings.garbling)
-    fast = compiled(locator, compile)
+    tokenizer = load_tokenizer(out / "tokenizer")
+    garble = Garbler(tokenizer, settings.garbling)
+    null_tokens = tokenise(tokenizer, [""])[0].to(device)
+    alphas = build_scheduler().alphas_cumprod.to(device)
+    fast, fast_denoiser = compiled(locator, compile), compiled(denoiser, compile)
     share = settings.batch // processes
 
     def batch_loss() -> tuple[Tensor, dict[str, Tensor]]:
@@ -253,22 +318,52 @@ def train_locator(
         counts[0] += share - sum(counts)
         drawn = zip(sets, counts, strict=True)
         batch = concatenate([of.draw(n, settings.group, draw) for of, n in drawn if n])
-        tokens = garble(batch.tokens, draw).to(device)
+        batch.tokens = garble(batch.tokens, draw)
+        noise = torch.randn(batch.before.shape, generator=draw)
+        timestep = torch.randint(*_NOISIEST, (len(noise),), generator=draw)
         batch = batch.to(device)
-        with accelerator.autocast():
-            output = answer(fast, text, scale * batch.before, tokens)
-        given = torch.ones_like(batch.target, dtype=torch.bool)
-        return label_losses(
-            (output, *deep.predictions), batch, settings.losses, has_text=given, has_image=given
+        everywhere = torch.ones_like(batch.target, dtype=torch.bool)
+        given = noised(
+            batch,
+            scale,
+            timestep.to(device),
+            noise.to(device),
+            alphas,
+            null_tokens=null_tokens,
+            has_text=everywhere,
+            has_image=everywhere,
+            from_input=everywhere,
         )
+        with accelerator.autocast():
+            output, edit = answer(fast, fast_denoiser, text, given, scale)
+        mixed, errors = mix_loss(output[:, :1], edit, batch, scale, settings.mix)
+        # What the answer itself is, the mix alone decides.
+        beside = torch.cat([output[:, :1].detach(), output[:, 1:]], dim=1)
+        labels, parts = label_losses(
+            (beside, *deep.predictions),
+            batch,
+            settings.losses,
+            has_text=everywhere,
+            has_image=everywhere,
+        )
+        return mixed + settings.mix.labels * labels, parts | errors
 
     def evaluate() -> dict[str, float]:
         locator.eval()
-        found = changes(locator, text, held_out.to(device), scale)
+
+        def run(given: Noised) -> Tensor:
+            with accelerator.autocast():
+                return answer(locator, denoiser, text, given, scale)[0][:, :1]
+
+        timestep = torch.full_like(held_out.target, GROUNDING_TIMESTEP)
+        given = fixed_noise(
+            held_out, scale, timestep, alphas, null_tokens, with_text=True, from_input=True
+        )
+        found = in_parts(run, given)[:, 0].sigmoid()
         few = slice(SHEET_ROWS)
         map_sheet(out / "data", size, found[few], out / "sheets" / "locator.png")
         locator.train()
-        overlap = iou(found, held_out.changed[:, 0].to(device))
+        overlap = iou(found, held_out.changed[:, 0])
         chosen = torch.tensor([kind != "absent" for kind in held_out.kinds], device=device)
         figures = {"locator_iou": float(overlap[chosen].mean())}
         return figures | by_kind("locator_iou", overlap, chosen, held_out.kinds)
@@ -284,16 +379,3 @@ def train_locator(
         lambda: share * processes,
         evaluate,
     )
-
-
-def changes(
-    locator: UNet2DConditionModel,
-    text: CLIPTextModel,
-    batch: Batch,
-    scale: float,
-    at_once: int = 64,
-) -> Float[Tensor, "b h w"]:
-    """The probability that a latent pixel changes, in [0, 1]."""
-    parts = zip(batch.before.split(at_once), batch.tokens.split(at_once), strict=True)
-    found = [answer(locator, text, scale * before, tokens)[:, 0] for before, tokens in parts]
-    return torch.cat(found).float().sigmoid()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wys.diffusion.editor import sight_channels
 from wys.training.autoencoder import AutoencoderSettings, Reconstruction, build_autoencoder
 from wys.training.denoiser import LABELS, Heads, NetworkSettings, build_unet
 from wys.training.denoising import DenoiserSettings
@@ -46,6 +47,7 @@ def plan_in_words(
     """
     trial = _Trial(processes, device, precision)
     parts, seconds = [], 0.0
+    denoising = 2 * latent_channels, sum(Heads(latent_channels).sizes)
     if autoencoder is not None:
         left = autoencoder.images - _seen(out, "autoencoder")
         if left > 0:
@@ -58,15 +60,15 @@ def plan_in_words(
         begin += phase.images
         if left > 0:
             phases.append(f"{left:,} of {phase.size} pixels")
-            channels = 2 * latent_channels, sum(Heads(latent_channels).sizes)
-            seconds += left * trial.unet(network, channels, phase.size // factor, phase.batch)
+            seconds += left * trial.unet(network, denoising, phase.size // factor, phase.batch)
     if phases:
         parts.append(f"{max(begin - seen, 0):,} for the editor ({', '.join(phases)})")
     if locator is not None and (left := locator.images - _seen(out, "locator")) > 0:
         parts.append(f"{left:,} {'' if parts else 'images '}for the locator")
         narrow = replace(network, channels=locator.channels)
-        channels = latent_channels, sum(LABELS)
-        seconds += left * trial.unet(narrow, channels, size // factor, locator.batch)
+        locating, side = (sight_channels(latent_channels), sum(LABELS)), size // factor
+        seconds += left * trial.unet(narrow, locating, side, locator.batch)
+        seconds += left * trial.unet(network, denoising, side, locator.batch, learns=False)
     if not parts:
         return f"Plan: nothing is left to be learnt; the editor has seen {seen:,} images."
     return (
@@ -107,10 +109,15 @@ class _Trial:
         return self._seconds(loss, settings.batch)
 
     def unet(
-        self, network: NetworkSettings, channels: tuple[int, int], side: int, batch: int
+        self,
+        network: NetworkSettings,
+        channels: tuple[int, int],
+        side: int,
+        batch: int,
+        learns: bool = True,
     ) -> float:
-        """Of a UNet with so many channels in and out."""
-        unet = build_unet(network, *channels, side)
+        """Of a UNet with so many channels in and out, which learns or is only asked."""
+        unet = build_unet(network, *channels, side).requires_grad_(learns)
         unet.to(self.device)
 
         def loss(count: int) -> Tensor:
@@ -138,7 +145,8 @@ class _Trial:
                     self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16"
                 ):
                     value = loss(count)
-                value.backward()
+                if value.requires_grad:
+                    value.backward()
                 if on_gpu:
                     torch.cuda.synchronize()
                 seconds = time.perf_counter() - begun

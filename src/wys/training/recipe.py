@@ -22,7 +22,7 @@ from wys.diffusion.refusals import LOCATOR
 from wys.diffusion.sampler import EditSettings
 from wys.diffusion.settings import EditorSettings, read_settings, settings_as_json
 from wys.errors import WysError, WysWarning
-from wys.relevance import ASKING, RelevanceSettings
+from wys.relevance import RelevanceSettings
 from wys.store import write_json
 from wys.training.autoencoder import load_autoencoder, measure_scale, train_autoencoder
 from wys.training.beginning import keep_beginning, start_directory
@@ -37,7 +37,7 @@ from wys.training.denoising import (
 from wys.training.export import write_pipeline
 from wys.training.folder import Folder
 from wys.training.latents import encode_shards
-from wys.training.locator import check_reads, load_locator, locator_state, train_locator
+from wys.training.locator import check_teachers, load_locator, locator_state, train_locator
 from wys.training.parallel import launch
 from wys.training.plan import plan_in_words
 from wys.training.presets import CPU, GPU, Recipe
@@ -145,7 +145,7 @@ def run_stages(run: Run) -> None:
         curves("denoiser", "loss", "validation_edit", "change_iou", "grounding_head")
     if "locator" in stages:
         size, network = recipe.data.large_size, recipe.denoiser.network
-        text = partial(trained_text, recipe, out, start)
+        networks = partial(teachers, recipe, out, start)
         work(
             train_locator,
             run.processes,
@@ -155,7 +155,7 @@ def run_stages(run: Run) -> None:
                 out,
                 run.also,
                 start,
-                text,
+                networks,
                 size,
                 run.compile,
                 run.save_minutes,
@@ -194,11 +194,13 @@ def trained_networks(
     return unet.eval(), text.eval()
 
 
-def trained_text(recipe: Recipe, out: Path, start: Path | None = None) -> CLIPTextModel:
-    """The trained text encoder, as it stays."""
+def teachers(
+    recipe: Recipe, out: Path, start: Path | None = None
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """The trained UNet and text encoder, as they stay while a locator learns from them."""
     latent = _latent_of(recipe, trained_autoencoder(recipe, out, start))
-    _, text = trained_networks(recipe, out, start, *latent)
-    return text.requires_grad_(False)
+    unet, text = trained_networks(recipe, out, start, *latent)
+    return unet.requires_grad_(False), text.requires_grad_(False)
 
 
 def _latent_of(recipe: Recipe, vae: AutoencoderKL) -> tuple[int, int]:
@@ -239,7 +241,7 @@ def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -
     unet, text = trained_networks(recipe, out, start, *latent)
     locator = None
     if locator_state(out).exists():
-        check_reads(text, out)
+        check_teachers(unet, text, out)
         locator = load_locator(recipe.locator, recipe.denoiser.network, out, *latent)
     elif start is not None and (start / LOCATOR).is_dir() and not denoiser_state(out).exists():
         locator = UNet2DConditionModel.from_pretrained(start / LOCATOR).float()
@@ -247,13 +249,13 @@ def export(recipe: Recipe, out: Path, folder: Path, start: Path | None = None) -
     if not (folder / SETTINGS).exists():
         settings = replace(EXPORTED, size=recipe.data.large_size)
         if locator is not None:
-            relevance = replace(settings.relevance, source="agreement")
+            relevance = replace(settings.relevance, source="locator")
             settings = replace(settings, relevance=relevance)
         write_json(folder / SETTINGS, settings_as_json(settings))
-    elif locator is not None and read_settings(folder / SETTINGS).relevance.source not in ASKING:
+    elif locator is not None and read_settings(folder / SETTINGS).relevance.source != "locator":
         warn(
             f"{folder / SETTINGS} does not ask the locator; 'wys bench tune' finds settings, or "
-            'set its relevance source to "agreement".',
+            'set its relevance source to "locator".',
             WysWarning,
             stacklevel=2,
         )

@@ -114,14 +114,14 @@ def check_data(run: Run) -> None:
 def check_no_locator(recipe: Recipe, out: Path) -> None:
     """Raises WysError where a locator is there already and the denoiser would be trained further.
 
-    It reads with the text encoder as it was.
+    It reads with these networks as they were.
     """
     if not locator_state(out).exists():
         return
     state = denoiser_state(out)
     if not state.exists() or position_of(state).images < recipe.denoiser.images:
         raise WysError(
-            f"{out} has a locator, which was taught with the text encoder as it is; to train that "
+            f"{out} has a locator, which was taught with the networks as they are; to train these "
             f"further, delete {locator_state(out)} first: the locator is then trained anew."
         )
 

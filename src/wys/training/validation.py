@@ -64,11 +64,11 @@ def validate(
     device = batch.after.device
     spread = (torch.arange(count, device=device) * 389) % 1000
     given = fixed_noise(batch, scale, spread, alphas, null_tokens, with_text=True)
-    clean = _in_parts(predict, given)[:, :latent]
+    clean = in_parts(predict, given)[:, :latent]
     begun = fixed_noise(
         batch, scale, 900 + spread // 10, alphas, null_tokens, with_text=True, from_input=True
     )
-    edited = _in_parts(predict, begun)[:, :latent]
+    edited = in_parts(predict, begun)[:, :latent]
     change, target, difference = grounding_maps(predict, batch, scale, alphas, null_tokens)
     figures = {
         "validation_clean": float(
@@ -148,7 +148,7 @@ def grounding_maps(
     latent = batch.after.shape[1]
     timestep = torch.full_like(batch.target, GROUNDING_TIMESTEP)
     full, image = (
-        _in_parts(
+        in_parts(
             predict,
             fixed_noise(
                 batch, scale, timestep, alphas, null_tokens, with_text=with_text, from_input=True
@@ -161,6 +161,8 @@ def grounding_maps(
     return change[:, 0].sigmoid(), target[:, 0].sigmoid(), difference
 
 
-def _in_parts(predict: Predict, given: Noised, at_once: int = 64) -> Float[Tensor, "b k h w"]:
+@torch.no_grad()
+def in_parts(predict: Predict, given: Noised, at_once: int = 64) -> Float[Tensor, "b k h w"]:
+    """The predictions of a noised batch, so many images at once."""
     parts = zip(*(value.split(at_once) for value in vars(given).values()), strict=True)
     return torch.cat([predict(Noised(*part)).float() for part in parts])
