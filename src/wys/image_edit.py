@@ -194,6 +194,20 @@ def _first_steps(
             return
 
 
+def raw_relevance(
+    editor: Editor,
+    source: Source,
+    z: Float[Tensor, "b c h w"],
+    t: int | Int[Tensor, " b"],
+    conditioning: Conditioning,
+    prediction: NoisePrediction,
+) -> Float[Tensor, "b 1 h w"]:
+    """What a source says of one prediction at z_t, of which it needs what `SIGHTS` names."""
+    if source == "locator":
+        return editor.locate(z, t, conditioning, prediction)
+    return prediction.relevance(source)
+
+
 def _raw(
     editor: Editor,
     z: Float[Tensor, "b c h w"],
@@ -202,10 +216,8 @@ def _raw(
     prediction: NoisePrediction,
     settings: RelevanceSettings,
 ) -> Float[Tensor, "b 1 h w"]:
-    """D of one prediction at z_t, or what the locator makes of it."""
-    if settings.source == "locator":
-        return editor.locate(z, t, conditioning, prediction)
-    raw = prediction.relevance(settings.source)
+    """D of one prediction at z_t, in the space of the settings."""
+    raw = raw_relevance(editor, settings.source, z, t, conditioning, prediction)
     if settings.space == "eps" or settings.source in PROBABILITIES:
         return raw
     level = editor.schedule.level(t, raw)

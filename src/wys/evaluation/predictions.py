@@ -22,7 +22,7 @@ from wys.diffusion.sampler import EditSettings, denoise
 from wys.diffusion.settings import EditorSettings
 from wys.evaluation.cases import Batch, Truth
 from wys.image import resize
-from wys.image_edit import edit_image, relevance_map
+from wys.image_edit import edit_image, raw_relevance, relevance_map
 from wys.relevance import RelevanceMap, Source
 from wys.seeds import normal
 
@@ -176,14 +176,10 @@ def _read(
     prediction: NoisePrediction,
     seconds: float,
 ) -> RawMaps:
-    raw: dict[Source, Tensor] = {}
-    for source in sources(editor):
-        found = (
-            editor.locate(z, t, told, prediction)
-            if source == "locator"
-            else prediction.relevance(source)
-        )
-        raw[source] = found.cpu()
+    raw: dict[Source, Tensor] = {
+        source: raw_relevance(editor, source, z, t, told, prediction).cpu()
+        for source in sources(editor)
+    }
     return RawMaps(raw, seconds)
 
 

@@ -119,7 +119,7 @@ class Way:
     raws: tuple[Float[Tensor, "b 1 h w"], ...]
     cost: int
     """Passes of a network that an edit does not make anyway; the locator's, which is a smaller one,
-    count alike."""
+    counts alike."""
 
 
 def ways_of(

@@ -4,6 +4,7 @@ The relevance head sees an image beside an edit's noise and shares all but its l
 paints. The locator is taught nothing but where. It reads the same words, looks at the clean latent,
 at what the denoiser would make of it, and at what the head said, and decides how much of the edit
 to take: a second pair of eyes, which learns where the first ones err, and what such an error costs.
+A map is the lower of its answer and the head's (`Editor.locate`).
 """
 
 import filecmp
@@ -61,7 +62,7 @@ class MixSettings:
     inside: float = 7.5
     """The squared error of the mix in the true region, per pixel and channel of a scaled latent."""
     outside: float = 67.0
-    """The same outside of it. There it is a twenty-fifth as large."""
+    """The same outside of it, where the error is a twenty-fifth as large."""
     labels: float = 0.3
     """The losses of the labels, which are learnt beside it."""
 
